@@ -1,0 +1,31 @@
+# Everything a fresh machine needs is Python 3.11 or newer and make.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+
+.PHONY: demo test lint types bench clean
+
+demo: $(VENV)/ready  ## the main job on the semi-synthetic collection
+	$(BIN)/python -m jaxfer.launch --config=configs/demo.py
+
+test: $(VENV)/ready  ## the whole test suite
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/ready
+	$(BIN)/mypy
+
+bench: $(VENV)/ready  ## voxels per second of the step and of selection
+	$(BIN)/python benchmarks/throughput.py
+
+$(VENV)/ready: setup.py
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist jaxfer.egg-info

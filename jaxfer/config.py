@@ -1,0 +1,261 @@
+"""The defaults of every run, each with what it means, and their validation, all problems at once."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from jaxfer.errors import Problem, raise_problems
+from jaxfer.metrics.registry import METRICS
+from jaxfer.tasks import Task
+
+STAGES = ("prepare", "pretrain", "select", "finetune", "evaluate", "report")
+METHODS = ("scratch", "plain", "weighted")
+
+
+def default_config() -> ConfigDict:
+    """The configuration that every file of configs/ starts from."""
+    c = ConfigDict()
+    c.name = ""  # of the run; the workdir defaults to runs/<name>
+    c.seed = 0  # of the splits, the initial parameters, the order of the batches
+    c.stages = STAGES  # which stages this launch runs, in their own order
+    c.target = ""  # task to learn from few labelled scans: dataset/site/modality/RoI
+    c.sources = ("",)  # tasks whose networks are on the shelf, or are to be trained for it
+    c.shelf = ""  # folder of source models that runs share; '' = <workdir>/sources
+    c.datasets = ConfigDict()  # name → layout, folder and what else its layout needs
+
+    c.data = ConfigDict()
+    c.data.root = "data"  # folder that holds the data sets' folders
+    c.data.cache = ""  # folder of the preprocessed store; '' = <workdir>/store
+    c.data.spacing = (1.0, 1.0, 1.0)  # mm; working grid of every network in the run
+    c.data.percentiles = (0.5, 99.5)  # intensities are clipped there, inside the brain
+    c.data.train_subjects = 5  # of the target: the few labelled scans
+    c.data.test_subjects = 0  # of the target, at most; 0 = all that are not for training
+    c.data.validation_fraction = 0.2  # of a source's subjects: for the Dice in its card
+
+    c.model = ConfigDict()
+    c.model.widths = (16, 32, 64)  # channels per level, finest first
+    c.model.patch = (96, 96)  # pixels; of training patches and of prediction tiles
+
+    c.augment = ConfigDict()
+    c.augment.flip = True  # left-right, half of the time
+    c.augment.rotation = 10.0  # degrees, at most
+    c.augment.scale = 0.1  # relative, at most
+    c.augment.intensity = 0.2  # relative gain and offset, in standard deviations
+    c.augment.noise = 0.1  # standard deviation, at most, of the added noise
+
+    for stage, steps in (("pretrain", 400), ("finetune", 400)):
+        c[stage] = ConfigDict()
+        c[stage].steps = steps
+        c[stage].batch_size = 8  # patches; over all devices
+        c[stage].learning_rate = 2e-3  # peak of AdamW: linear warm-up, cosine decay to 0
+        c[stage].warmup = 0.05  # share of the steps
+        c[stage].weight_decay = 1e-4
+        c[stage].clip_gradient = 1.0  # global norm
+        c[stage].foreground_patches = 0.5  # share of patches centred on foreground
+        c[stage].dice_weight = 1.0  # of the soft Dice loss beside the cross-entropy; 0 = none
+        c[stage].log_every = 10  # steps between records in metrics.jsonl
+
+    c.select = ConfigDict()
+    c.select.modality = "hard"  # 'hard': drop sources of other modalities; 'none': keep all
+    c.select.roi_keep = 3  # sources that survive RoI analysis, best SSIM first; 0 = all
+    c.select.ssim_k1 = 0.01
+    c.select.ssim_k2 = 0.03
+    c.select.metrics = ("leep", "nce", "h_score", "logme")
+    c.select.rank_by = "leep"  # which of them orders the shortlist
+    c.select.layer = "decoder_0"  # features: decoder_0 is the finest, before the head
+
+    c.risk = ConfigDict()
+    c.risk.mode = "instance"  # map that weights the loss: 'instance' or 'positional'
+    c.risk.stride = 4  # pixels; side of the positional map's cells
+    c.risk.smoothing = 1.0  # pixels of prior that the positional table gets per class pair
+    c.risk.normalise = "none"  # 'none', 'minmax', 'mean1' or 'rank', per image
+    c.risk.amplify = "exp"  # 'identity', 'exp' or 'pow'
+    c.risk.gain = 0.5  # exp(gain × risk); 0.5 turns an ignorant source into √(1/frequency)
+    c.risk.base = 10.0  # of 'pow'
+    c.risk.clip = 20.0  # largest weight
+
+    c.finetune.methods = METHODS
+    c.finetune.source = "best"  # the first of the ranking, or a task's name
+    c.finetune.seeds = (0,)  # each: another order, augmentation and new leaves
+    c.finetune.region = "all"  # pixels in the weighted cross-entropy: 'all', 'foreground'
+    c.finetune.denominator = "foreground"  # weighted: 'foreground' (of the volume) or 'pixels'
+
+    c.evaluate = ConfigDict()
+    c.evaluate.overlap = 0.5  # of neighbouring tiles
+    c.evaluate.batch_size = 16  # tiles
+    return c
+
+
+def _positive(value: Any) -> bool:
+    return value > 0
+
+
+def _unit(value: Any) -> bool:
+    return 0 <= value <= 1
+
+
+_RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "name": (lambda v: bool(v) and "/" not in v and not v.startswith("."), "a folder's name"),
+    "data.spacing": (lambda v: len(v) == 3 and all(s > 0 for s in v), "three lengths in mm"),
+    "data.percentiles": (
+        lambda v: len(v) == 2 and 0 <= v[0] < v[1] <= 100,
+        "two rising percentiles in 0 … 100",
+    ),
+    "data.train_subjects": (_positive, "at least 1"),
+    "data.test_subjects": (lambda v: v >= 0, "0 (all) or more"),
+    "data.validation_fraction": (lambda v: 0 < v < 1, "between 0 and 1"),
+    "model.widths": (
+        lambda v: len(v) >= 2 and all(isinstance(w, int) and w > 0 for w in v),
+        "two or more whole numbers of channels",
+    ),
+    "augment.rotation": (lambda v: v >= 0, "0 or more"),
+    "augment.scale": (lambda v: 0 <= v < 1, "0 or more, under 1"),
+    "augment.intensity": (_unit, "0 … 1"),
+    "augment.noise": (lambda v: v >= 0, "0 or more"),
+    "select.modality": (lambda v: v in ("hard", "none"), "hard, none"),
+    "select.roi_keep": (lambda v: v >= 0, "0 (all) or more"),
+    "select.ssim_k1": (_positive, "above 0"),
+    "select.ssim_k2": (_positive, "above 0"),
+    "risk.mode": (lambda v: v in ("instance", "positional"), "instance, positional"),
+    "risk.stride": (_positive, "at least 1"),
+    "risk.smoothing": (lambda v: v >= 0, "0 or more"),
+    "risk.normalise": (
+        lambda v: v in ("none", "minmax", "mean1", "rank"),
+        "none, minmax, mean1, rank",
+    ),
+    "risk.amplify": (lambda v: v in ("identity", "exp", "pow"), "identity, exp, pow"),
+    "risk.base": (lambda v: v > 1, "above 1"),
+    "risk.clip": (_positive, "above 0"),
+    "finetune.region": (lambda v: v in ("all", "foreground"), "all, foreground"),
+    "finetune.denominator": (lambda v: v in ("foreground", "pixels"), "foreground, pixels"),
+    "finetune.seeds": (lambda v: len(v) > 0 and len(set(v)) == len(v), "one seed or more, distinct"),
+    "evaluate.overlap": (lambda v: 0 <= v < 1, "0 or more, under 1"),
+    "evaluate.batch_size": (_positive, "at least 1"),
+} | {
+    f"{stage}.{field}": rule
+    for stage in ("pretrain", "finetune")
+    for field, rule in {
+        "steps": (_positive, "at least 1"),
+        "batch_size": (_positive, "at least 1"),
+        "learning_rate": (_positive, "above 0"),
+        "warmup": (_unit, "0 … 1"),
+        "weight_decay": (lambda v: v >= 0, "0 or more"),
+        "clip_gradient": (_positive, "above 0"),
+        "foreground_patches": (_unit, "0 … 1"),
+        "dice_weight": (lambda v: v >= 0, "0 or more"),
+        "log_every": (_positive, "at least 1"),
+    }.items()
+}
+
+
+def _field(config: ConfigDict, path: str) -> Any:
+    value = config
+    for part in path.split("."):
+        value = value[part]
+    return value
+
+
+def _known(
+    problems: list[Problem], field: str, values: tuple[str, ...], allowed: tuple[str, ...]
+) -> None:
+    for value in values:
+        if value not in allowed:
+            problems.append(
+                Problem("error", f"config.{field}", "unknown value", value, ", ".join(allowed))
+            )
+    if not values:
+        problems.append(Problem("error", f"config.{field}", "empty", "()", ", ".join(allowed)))
+
+
+def validate(config: ConfigDict) -> None:
+    """Raises one ``UserError`` that lists everything that is wrong with the configuration."""
+    problems: list[Problem] = []
+    for path, (holds, allowed) in _RULES.items():
+        try:
+            fine = holds(_field(config, path))
+        except TypeError:
+            fine = False
+        if not fine:
+            problems.append(
+                Problem("error", f"config.{path}", "not allowed", _field(config, path), allowed)
+            )
+    _known(problems, "stages", tuple(config.stages), STAGES)
+    _known(problems, "finetune.methods", tuple(config.finetune.methods), METHODS)
+    _known(problems, "select.metrics", tuple(config.select.metrics), tuple(METRICS))
+    _known(problems, "select.rank_by", (config.select.rank_by,), tuple(config.select.metrics))
+    levels = len(config.model.widths)
+    _known(problems, "select.layer", (config.select.layer,), ("decoder_0", "encoder_0"))
+    patch, multiple = tuple(config.model.patch), 2 ** (levels - 1)
+    if len(patch) != 2 or any(not isinstance(p, int) or p <= 0 or p % multiple for p in patch):
+        problems.append(
+            Problem(
+                "error",
+                "config.model.patch",
+                "does not fit the network",
+                patch,
+                f"two multiples of {multiple} (2 to the power of the levels − 1)",
+            )
+        )
+    names = [config.target, *config.sources]
+    for field, name in zip(["target"] + ["sources"] * len(config.sources), names, strict=True):
+        _task(problems, config, field, name)
+    if len(set(config.sources)) < len(config.sources):
+        problems.append(
+            Problem("error", "config.sources", "a task is named twice", tuple(config.sources))
+        )
+    if config.target in config.sources:
+        problems.append(
+            Problem("error", "config.sources", "the target is among its sources", config.target)
+        )
+    if config.finetune.source != "best":
+        _known(problems, "finetune.source", (config.finetune.source,), ("best", *config.sources))
+    raise_problems(problems, "the configuration has problems")
+
+
+def _task(problems: list[Problem], config: ConfigDict, field: str, name: str) -> None:
+    parts = str(name).split("/")
+    if len(parts) != 4 or not all(parts):
+        problems.append(
+            Problem(
+                "error",
+                f"config.{field}",
+                "not a task's name",
+                repr(name),
+                "dataset/site/modality/RoI",
+            )
+        )
+    elif Task.parse(name).dataset not in config.datasets:
+        problems.append(
+            Problem(
+                "error",
+                f"config.{field}",
+                f"'{name}' is of an unknown dataset",
+                parts[0],
+                ", ".join(sorted(config.datasets)) or "none is declared in config.datasets",
+            )
+        )
+
+
+def plain(value: Any) -> Any:
+    """The value in terms of JSON: dictionaries, lists, numbers, strings."""
+    if isinstance(value, ConfigDict):
+        return {k: plain(v) for k, v in value.items()}
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return plain(dataclasses.asdict(value))
+    if isinstance(value, Mapping):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(v) for v in value]
+    return value
+
+
+def fingerprint(*parts: Any) -> str:
+    """A short hash of values, equal just when they are equal as JSON."""
+    text = json.dumps(plain(parts), sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

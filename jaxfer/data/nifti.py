@@ -1,0 +1,122 @@
+"""Reading and writing of NIfTI images; whatever a file has wrong becomes a ``UserError``."""
+
+from __future__ import annotations
+
+import os
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from jaxtyping import Float64, Shaped
+from nibabel.filebasedimages import ImageFileError
+from nibabel.spatialimages import HeaderDataError
+
+from jaxfer.errors import UserError
+
+MAX_VOXELS = 2**30
+"""A header that announces more is refused before anything is allocated (a 1024³ grid)."""
+
+_UNREADABLE = (ImageFileError, HeaderDataError, OSError, EOFError, ValueError, zlib.error)
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a header says: grid, affine (voxel index to mm, RAS+), voxel sizes in mm."""
+
+    shape: tuple[int, ...]
+    affine: Float64[np.ndarray, "4 4"]
+    spacing: tuple[float, ...]
+
+
+def _unreadable(path: Path, error: Exception) -> UserError:
+    return UserError(
+        f"{path}: not a readable NIfTI image",
+        found=f"{type(error).__name__}: {str(error)[:200]}",
+        allowed="a whole .nii or .nii.gz file",
+        mend="download or unpack the file again",
+    )
+
+
+def _open(path: Path) -> nib.Nifti1Image:
+    if not path.is_file():
+        raise UserError(f"{path}: no such file", mend="restore it, or name another data folder")
+    try:
+        image = nib.load(path)
+    except _UNREADABLE as error:
+        raise _unreadable(path, error) from error
+    voxels = int(np.prod([int(s) for s in image.shape], dtype=object))
+    if voxels > MAX_VOXELS or voxels <= 0:
+        raise UserError(
+            f"{path}: the header announces an absurd grid",
+            found=" × ".join(str(s) for s in image.shape),
+            allowed=f"1 to {MAX_VOXELS} voxels",
+            mend="download or unpack the file again",
+        )
+    return image
+
+
+def read_header(path: Path) -> Header:
+    """Grid, affine and voxel sizes of an image, without its voxels."""
+    image = _open(path)
+    affine = np.asarray(image.affine, np.float64)
+    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
+        raise UserError(
+            f"{path}: the affine does not place the voxels in space",
+            found=affine.round(6).tolist(),
+            allowed="finite numbers, no axis of length 0",
+            mend="write the image again with its voxel sizes and directions",
+        )
+    return Header(
+        tuple(int(s) for s in image.shape),
+        affine,
+        tuple(float(z) for z in image.header.get_zooms()),
+    )
+
+
+def read_volume(path: Path) -> Shaped[np.ndarray, "x y z"]:
+    """The voxels of a 3-D image, scaled as its header says; trailing axes of length 1 are dropped.
+
+    Floating-point files come as float32, whole-number files without scaling in their own type.
+    """
+    image = _open(path)
+    try:
+        array = np.asanyarray(image.dataobj)
+    except (*_UNREADABLE, MemoryError) as error:
+        raise _unreadable(path, error) from error
+    if array.dtype.kind == "f":
+        array = array.astype(np.float32)
+    while array.ndim > 3 and array.shape[-1] == 1:
+        array = array[..., 0]
+    if array.ndim != 3 or array.dtype.kind not in "fiu":
+        raise UserError(
+            f"{path}: not a 3-D image of real numbers",
+            found=f"shape {array.shape}, type {array.dtype}",
+            allowed="three axes",
+        )
+    return array
+
+
+def write_like(path: Path, array: Shaped[np.ndarray, "x y z"], reference: Path) -> None:
+    """Writes an image with the affine, the codes and the units of another file's header.
+
+    The file appears whole or not at all: it is written under a temporary name, then renamed.
+    """
+    model = _open(reference)
+    header = nib.Nifti1Header.from_header(model.header, check=False)
+    header.set_data_dtype(array.dtype)
+    header.set_data_shape(array.shape)
+    header["scl_slope"], header["scl_inter"] = np.nan, np.nan
+    header["cal_min"], header["cal_max"] = 0, 0
+    header["descrip"] = b"jaxfer"
+    image = nib.Nifti1Image(array, None, header)
+    if not (header["sform_code"] or header["qform_code"]):
+        image = nib.Nifti1Image(array, model.affine, header)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{os.getpid()}-{path.name}")
+    try:
+        nib.save(image, temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

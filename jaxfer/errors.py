@@ -1,0 +1,71 @@
+"""The one error that a user can mend."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+class UserError(Exception):
+    """Something the user can mend: shown as one message, without a traceback, exit status 2.
+
+    Args:
+        what: what is wrong, with the file or the config field that it concerns.
+        found: the value that was found.
+        allowed: the values that would have been accepted.
+        mend: the flag, the command or the change that mends it.
+    """
+
+    def __init__(self, what: str, *, found: object = None, allowed: object = None, mend: str = ""):
+        self.what = what
+        self.found = found
+        self.allowed = allowed
+        self.mend = mend
+        lines = [what]
+        if found is not None:
+            lines.append(f"  found:   {found}")
+        if allowed is not None:
+            lines.append(f"  allowed: {allowed}")
+        if mend:
+            lines.append(f"  mend:    {mend}")
+        super().__init__("\n".join(lines))
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong, with all that is needed to mend it.
+
+    Attributes:
+        severity: 'error' stops the run, 'warning' does not.
+        where: the file or the config field.
+        what: what is wrong with it.
+        found: the value found.
+        allowed: the values that would have been accepted.
+        mend: what to do about it.
+    """
+
+    severity: str
+    where: str
+    what: str
+    found: object = None
+    allowed: object = None
+    mend: str = ""
+
+    def __str__(self) -> str:
+        text = f"{self.where}: {self.what}"
+        if self.found is not None:
+            text += f"; found {self.found}"
+        if self.allowed is not None:
+            text += f"; allowed {self.allowed}"
+        return text + (f" → {self.mend}" if self.mend else "")
+
+
+def raise_problems(problems: Sequence[Problem], what: str) -> None:
+    """Raises one ``UserError`` with every problem of severity 'error'; none, no error."""
+    errors = [p for p in problems if p.severity == "error"]
+    if not errors:
+        return
+    shown = [f"  {p}" for p in errors[:30]]
+    if len(errors) > len(shown):
+        shown.append(f"  … and {len(errors) - len(shown)} more")
+    raise UserError("\n".join([f"{what} ({len(errors)}):", *shown]))

@@ -1,0 +1,249 @@
+"""What the metrics need of the voxels: small, float64, and the same for every split of the voxels.
+
+Both kinds of statistics are pytrees of float64 arrays with the same five operations:
+
+    zeros(…)                     of no voxel
+    update(stats, batch, labels) with a batch of voxels
+    merge(a, b)                  of two parts: other batches, cases, hosts
+    psum(stats, axis_name)       of all devices along a mapped axis
+    pool(stacked, weights)       of k parts at once, part i counted weights[i] times
+
+Keep them per case: a bootstrap over subjects is then `pool` under `vmap`, without another pass
+over the voxels. They work under `jit`, `vmap`, `pmap` and `scan`. Only `vmap` over a caller's own
+`jit` must be called inside `jax.enable_x64(True)`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Bool, Float, Real
+
+from jaxfer.metrics.precision import AnyArray, compiled_in_float64
+from jaxfer.metrics.sums import (
+    added,
+    added_over,
+    added_weighted,
+    is_distribution,
+    product,
+    usable,
+    weighted_sum,
+)
+from jaxfer.metrics.validation import check_labels, check_log_probs, check_samples
+
+Total = Callable[[Array], Array]
+
+
+class LabelStatistics(NamedTuple):
+    """How often target class c meets source class s, in voxels; additive.
+
+    Attributes:
+        joint: source classes weighted by their probability (LEEP): Σ_i 1[y_i = c] θ_i(s).
+        hard_joint: only the most probable source class, the first of equals (NCE).
+        n_invalid: unmasked voxels left out because their row or label cannot be used.
+    """
+
+    joint: Float[Array, "c s"]
+    hard_joint: Float[Array, "c s"]
+    n_invalid: Float[Array, ""]
+
+    @staticmethod
+    def zeros(num_classes: int, num_source_classes: int) -> LabelStatistics:
+        """The statistics of no voxel."""
+        return _zero_labels(num_classes=num_classes, num_source_classes=num_source_classes)
+
+    def update(
+        self,
+        log_probs: Float[AnyArray, "*n s"],
+        labels: Real[AnyArray, "*n"],
+        *,
+        mask: Bool[AnyArray, "*n"] | None = None,
+    ) -> LabelStatistics:
+        """The statistics with a batch of voxels added.
+
+        Args:
+            log_probs: log-probabilities of the source's classes, natural logarithm, or −inf.
+            labels: target classes in [0, c).
+            mask: True where a voxel counts; others contribute nothing, even when they hold NaN.
+
+        Raises:
+            ValueError: shapes disagree; outside `jit`, also for labels out of range and for rows
+                that are no log-probabilities.
+        """
+        num_classes, num_source_classes = self.joint.shape[-2:]
+        check_samples(log_probs, labels, mask, name="log_probs", channels=num_source_classes)
+        check_labels(labels, num_classes, mask)
+        check_log_probs(log_probs, mask)
+        return _update_labels(self, log_probs, labels, mask)
+
+    def merge(self, other: LabelStatistics) -> LabelStatistics:
+        """The statistics of both parts together; associative and commutative."""
+        return added(self, other)
+
+    def psum(self, axis_name: str) -> LabelStatistics:
+        """The statistics of all devices along a mapped axis."""
+        return added_over(self, axis_name=axis_name)
+
+    def pool(self, weights: Real[AnyArray, " k"]) -> LabelStatistics:
+        """The statistics of k stacked parts, part i counted weights[i] ≥ 0 times."""
+        return added_weighted(self, weights)
+
+
+class FeatureStatistics(NamedTuple):
+    """First and second moments of the features by target class.
+
+    The second moment is centred, so that an offset of the features costs no digits, and is put
+    together by the update of Chan, Golub & LeVeque (1979), which is exact for any split.
+
+    Attributes:
+        counts: voxels by class.
+        means: mean feature by class; 0 for an absent class.
+        scatter: Σ_i (f_i − f̄)(f_i − f̄)ᵀ around the mean f̄ over all classes.
+        n_invalid: unmasked voxels left out: a feature is not finite, or the label is no class.
+    """
+
+    counts: Float[Array, " c"]
+    means: Float[Array, "c d"]
+    scatter: Float[Array, "d d"]
+    n_invalid: Float[Array, ""]
+
+    @staticmethod
+    def zeros(num_classes: int, num_features: int) -> FeatureStatistics:
+        """The statistics of no voxel."""
+        return _zero_features(num_classes=num_classes, num_features=num_features)
+
+    def update(
+        self,
+        features: Float[AnyArray, "*n d"],
+        labels: Real[AnyArray, "*n"],
+        *,
+        mask: Bool[AnyArray, "*n"] | None = None,
+    ) -> FeatureStatistics:
+        """The statistics with a batch of voxels added.
+
+        Args:
+            features: any real values, any unit.
+            labels: target classes in [0, c).
+            mask: True where a voxel counts; others contribute nothing, even when they hold NaN.
+
+        Raises:
+            ValueError: shapes disagree; outside `jit`, also for labels out of range.
+        """
+        check_samples(features, labels, mask, name="features", channels=self.means.shape[-1])
+        check_labels(labels, self.counts.shape[-1], mask)
+        return _update_features(self, features, labels, mask)
+
+    def merge(self, other: FeatureStatistics) -> FeatureStatistics:
+        """The statistics of both parts together; commutative, associative to rounding."""
+        return _merge_features(self, other)
+
+    def psum(self, axis_name: str) -> FeatureStatistics:
+        """The statistics of all devices along a mapped axis."""
+        return _psum_features(self, axis_name=axis_name)
+
+    def pool(self, weights: Real[AnyArray, " k"]) -> FeatureStatistics:
+        """The statistics of k stacked parts, part i counted weights[i] ≥ 0 times."""
+        return _pool_features(self, weights)
+
+
+def class_means_of(
+    sums: Float[Array, "*k c d"], counts: Float[Array, "*k c"]
+) -> Float[Array, "*k c d"]:
+    """Sums over counts, 0 where nothing was counted."""
+    return sums / jnp.where(counts > 0, counts, 1)[..., None]
+
+
+@compiled_in_float64("num_classes", "num_source_classes")
+def _zero_labels(*, num_classes: int, num_source_classes: int) -> LabelStatistics:
+    table = jnp.zeros((num_classes, num_source_classes), jnp.float64)
+    return LabelStatistics(table, table, jnp.zeros((), jnp.float64))
+
+
+@compiled_in_float64()
+def _update_labels(
+    stats: LabelStatistics,
+    log_probs: Float[AnyArray, "*n s"],
+    labels: Real[AnyArray, "*n"],
+    mask: Bool[AnyArray, "*n"] | None,
+) -> LabelStatistics:
+    num_classes, num_source_classes = stats.joint.shape
+    log_probs = jnp.reshape(log_probs, (-1, num_source_classes))
+    probs = jnp.exp(log_probs.astype(jnp.float64))
+    classes, used, n_invalid = usable(labels, mask, is_distribution(probs), num_classes)
+    best = jax.lax.argmax(log_probs, 1, jnp.int32)
+    hard = jax.nn.one_hot(best, num_source_classes, dtype=jnp.float64)
+    return LabelStatistics(
+        joint=stats.joint + product(classes.T, jnp.where(used[:, None], probs, 0)),
+        hard_joint=stats.hard_joint + product(classes.T, hard),
+        n_invalid=stats.n_invalid + n_invalid,
+    )
+
+
+@compiled_in_float64("num_classes", "num_features")
+def _zero_features(*, num_classes: int, num_features: int) -> FeatureStatistics:
+    return FeatureStatistics(
+        counts=jnp.zeros((num_classes,), jnp.float64),
+        means=jnp.zeros((num_classes, num_features), jnp.float64),
+        scatter=jnp.zeros((num_features, num_features), jnp.float64),
+        n_invalid=jnp.zeros((), jnp.float64),
+    )
+
+
+@compiled_in_float64()
+def _update_features(
+    stats: FeatureStatistics,
+    features: Float[AnyArray, "*n d"],
+    labels: Real[AnyArray, "*n"],
+    mask: Bool[AnyArray, "*n"] | None,
+) -> FeatureStatistics:
+    num_classes, num_features = stats.means.shape
+    features = jnp.reshape(features, (-1, num_features)).astype(jnp.float64)
+    readable = jnp.isfinite(features).all(-1)
+    classes, used, n_invalid = usable(labels, mask, readable, num_classes)
+    features = jnp.where(used[:, None], features, 0)
+    counts = classes.sum(0)
+    sums = product(classes.T, features)
+    mean = sums.sum(0) / jnp.maximum(counts.sum(), 1)
+    centred = jnp.where(used[:, None], features - mean[None, :], 0)
+    batch = FeatureStatistics(
+        counts, class_means_of(sums, counts), product(centred.T, centred), n_invalid
+    )
+    return _merge_features(stats, batch)
+
+
+@compiled_in_float64()
+def _merge_features(a: FeatureStatistics, b: FeatureStatistics) -> FeatureStatistics:
+    return _together(jax.tree.map(lambda x, y: jnp.stack([x, y]), a, b), lambda x: x.sum(0))
+
+
+@compiled_in_float64("axis_name")
+def _psum_features(stats: FeatureStatistics, *, axis_name: str) -> FeatureStatistics:
+    return _together(stats, lambda x: jax.lax.psum(x, axis_name))
+
+
+@compiled_in_float64()
+def _pool_features(stacked: FeatureStatistics, weights: Real[AnyArray, " k"]) -> FeatureStatistics:
+    return _together(stacked, weighted_sum(weights))
+
+
+def _together(parts: FeatureStatistics, total: Total) -> FeatureStatistics:
+    """Put parts together; `total` adds over the parts: a stacked axis, or the devices."""
+    counts = total(parts.counts)
+    part_sums = parts.counts[..., None] * parts.means
+    sums = total(part_sums)
+    # Each part's scatter is around its own mean; move it to the common one.
+    part_size = parts.counts.sum(-1)
+    part_mean = part_sums.sum(-2) / jnp.where(part_size > 0, part_size, 1)[..., None]
+    mean = sums.sum(-2) / jnp.where(counts.sum() > 0, counts.sum(), 1)
+    shift = part_mean - jnp.broadcast_to(mean, part_mean.shape)
+    moved = part_size[..., None, None] * shift[..., :, None] * shift[..., None, :]
+    return FeatureStatistics(
+        counts=counts,
+        means=class_means_of(sums, counts),
+        scatter=total(parts.scatter + moved),
+        n_invalid=total(parts.n_invalid),
+    )

@@ -1,0 +1,1 @@
+"""Networks, and the shelf of source models."""

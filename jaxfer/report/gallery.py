@@ -1,0 +1,167 @@
+"""The rows of pictures: which slices are shown, with which words and on which scale."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+
+from jaxfer.report import figures, numbers, tables
+from jaxfer.report.records import Evaluation, TestCase
+from jaxfer.report.volumes import CaseSlice, case_slice, fullest_slice, read_volume, shown
+
+SHOWN_TRAINING_CASES = 3
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One picture of a row, with the words under it."""
+
+    png: bytes
+    caption: str
+
+
+@dataclass(frozen=True)
+class PictureRow:
+    """The pictures of one case."""
+
+    title: str
+    remark: str
+    pictures: tuple[Picture, ...]
+
+
+@dataclass(frozen=True)
+class Scale:
+    """The risk weights of the darkest and the brightest colour; clipped: some weights are above."""
+
+    low: float
+    high: float
+    clipped: bool
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Rows of pictures that share one scale of colours, and the classes outlined in them."""
+
+    rows: tuple[PictureRow, ...]
+    classes: tuple[tuple[str, str], ...] = ()
+    scale: Scale | None = None
+
+
+def test_gallery(evaluation: Evaluation) -> Gallery | None:
+    """Image, truth, prediction and risk of the best, the median and the worst patient."""
+    if not (evaluation.cases and evaluation.labels):
+        return None
+    method = tables.shown_method(evaluation)
+    places = tables.pictured(evaluation, method)
+    cases = {case.subject: case for case in reversed(evaluation.cases)}
+    dice = tables.subject_dice(evaluation)
+    titles, slices = [], []
+    for place, subject in places:
+        case = cases.get(subject)
+        written = numbers.dice_text(dice[subject][method])
+        titles.append(f"{place.capitalize()}: {subject}, Dice {written}")
+        slices.append(_slice_or_reason(case, evaluation, method))
+    risks = [cut.risk for cut, _ in slices if cut and cut.risk is not None]
+    scale = risk_scale(risks)
+    return Gallery(
+        rows=tuple(
+            PictureRow(title, remark, _case_pictures(cut, method, scale) if cut else ())
+            for title, (cut, remark) in zip(titles, slices, strict=True)
+        ),
+        classes=tuple(
+            (label.name, figures.class_colour(place))
+            for place, label in enumerate(evaluation.labels)
+        ),
+        scale=scale if risks else None,
+    )
+
+
+def _slice_or_reason(
+    case: TestCase | None, evaluation: Evaluation, method: str
+) -> tuple[CaseSlice | None, str]:
+    """The slice to show with the words about it; without its files, the reason alone."""
+    if case is None:
+        return None, "No picture: the evaluation lists no files for this patient."
+    seeds = case.predictions.get(method, {})
+    if not seeds:
+        return None, f"No picture: no prediction of {tables.method_name(method)} is stored."
+    seed = min(seeds)
+    absent = [path for path in (case.image, case.label, seeds[seed]) if not path.is_file()]
+    if absent:
+        return None, f"No picture: {absent[0]} is not there."
+    cut = case_slice(case, evaluation.labels, seeds[seed])
+    remark = f"Case {case.case}, slice {cut.index + 1} of {cut.n_slices}, seed {seed}."
+    if cut.truth_empty:
+        remark += " The reference is empty: the slice is the one with the most prediction."
+    return cut, remark
+
+
+def _case_pictures(cut: CaseSlice, method: str, scale: Scale) -> tuple[Picture, ...]:
+    truth, prediction = tuple(cut.truth.values()), tuple(cut.prediction.values())
+    pictures = [
+        Picture(figures.image_picture(cut.image, (), aspect=cut.aspect), "image"),
+        Picture(figures.image_picture(cut.image, truth, aspect=cut.aspect), "truth"),
+        Picture(
+            figures.image_picture(cut.image, prediction, aspect=cut.aspect),
+            f"prediction, {tables.method_name(method)}",
+        ),
+    ]
+    if cut.risk is not None:
+        png = figures.risk_picture(
+            cut.risk, truth, limits=(scale.low, scale.high), aspect=cut.aspect
+        )
+        pictures.append(Picture(png, "risk map, truth in white"))
+    return tuple(pictures)
+
+
+def training_galleries(maps: Mapping[str, Mapping[str, Path]]) -> tuple[Gallery, ...]:
+    """The stored maps of the first training cases, a gallery for each of the two readings."""
+    galleries = []
+    for kind in ("instance", "positional"):
+        cases = [case for case in maps if kind in maps[case]][:SHOWN_TRAINING_CASES]
+        cuts = [_risk_slice(maps[case][kind]) for case in cases]
+        if not cuts:
+            continue
+        scale = risk_scale([cut for cut, _, _ in cuts])
+        pictures = tuple(
+            Picture(
+                figures.risk_picture(cut, (), limits=(scale.low, scale.high), aspect=aspect),
+                f"{case}, slice {index + 1}",
+            )
+            for case, (cut, aspect, index) in zip(cases, cuts, strict=True)
+        )
+        remark = f"{len(cases)} of {sum(kind in kinds for kinds in maps.values())} training cases"
+        galleries.append(
+            Gallery(
+                (PictureRow(f"{kind.capitalize()} map", remark, pictures),),
+                scale=scale,
+            )
+        )
+    return tuple(galleries)
+
+
+def _risk_slice(path: Path) -> tuple[Float[np.ndarray, "row column"], float, int]:
+    """The slice where the map departs most from its median, its aspect and its index."""
+    volume = read_volume(path)
+    values = volume.values.astype(np.float64)
+    index = fullest_slice(np.abs(values - np.median(values)))
+    return shown(values, index), volume.aspect, index
+
+
+def risk_scale(maps: Sequence[Float[np.ndarray, "_row _column"]]) -> Scale:
+    """One scale for maps that are shown together.
+
+    The brightest colour is the 99.5th percentile of what lies above the minimum, so that one
+    extreme pixel does not darken all others.
+    """
+    values = np.concatenate([risk[np.isfinite(risk)].ravel() for risk in maps] or [np.zeros(0)])
+    if not values.size:
+        return Scale(0.0, 1.0, clipped=False)
+    low = float(values.min())
+    above = values[values > low]
+    high = float(np.percentile(above, 99.5)) if above.size else low + 1.0
+    return Scale(low, high, clipped=bool(values.max() > high))

@@ -1,0 +1,208 @@
+"""The rows of the report's tables, computed from the records of a run."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from jaxfer.report.records import CaseScore, Evaluation, Finetuning, Ranking, Source, in_order
+
+METHOD_NAMES = {
+    "scratch": "from scratch",
+    "plain": "plain fine-tuning",
+    "weighted": "risk-weighted fine-tuning",
+}
+METRIC_NAMES = {
+    "leep": "LEEP",
+    "nce": "NCE",
+    "h_score": "H-score",
+    "logme": "LogME",
+    "nleep": "N-LEEP",
+    "n_leep": "N-LEEP",
+    "otce": "OTCE",
+    "gbc": "GBC",
+    "transrate": "TransRate",
+    "cc_fv": "CC-FV",
+}
+
+
+@dataclass(frozen=True)
+class RankingRow:
+    """One source as it stands in the ranking, with the reasons that removed it, if any."""
+
+    source: Source
+    leads_in: frozenset[str]
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class PatientRow:
+    """One patient and label: Dice and HD95 by method, means over the patient's cases and seeds."""
+
+    subject: str
+    label: str
+    n_reference: float
+    dice: Mapping[str, float]
+    hd95: Mapping[str, float]
+    remarks: tuple[str, ...]
+
+    def gain(self, over: str, under: str) -> float:
+        """Dice of one method minus Dice of another; NaN when either is not defined."""
+        return self.dice.get(over, math.nan) - self.dice.get(under, math.nan)
+
+
+def method_name(method: str) -> str:
+    """A fine-tuning method in words."""
+    return METHOD_NAMES.get(method, method.replace("_", " "))
+
+
+def metric_name(metric: str) -> str:
+    """A transferability metric as the field writes it."""
+    return METRIC_NAMES.get(metric, metric)
+
+
+def mean_defined(values: Iterable[float]) -> float:
+    """The mean of the values that are not NaN; NaN when there is none, inf when one is inf."""
+    defined = [value for value in values if not math.isnan(value)]
+    return math.fsum(defined) / len(defined) if defined else math.nan
+
+
+def ranking_rows(ranking: Ranking) -> tuple[RankingRow, ...]:
+    """The rows of the ranking; a source leads in the metrics where no ranked source is better."""
+    ranked = [source for source in ranking.sources if source.rank is not None]
+    leaders = {
+        metric.name: _leaders(ranked, metric.name, lowest=metric.direction.startswith("low"))
+        for metric in ranking.metrics
+    }
+    return tuple(
+        RankingRow(
+            source=source,
+            leads_in=frozenset(name for name, best in leaders.items() if source.name in best),
+            reasons=tuple(step.reason for step in source.decisions if not step.kept),
+        )
+        for source in ranking.sources
+    )
+
+
+def _leaders(sources: Sequence[Source], metric: str, *, lowest: bool) -> frozenset[str]:
+    scores = {source.name: source.scores.get(metric, math.nan) for source in sources}
+    defined = [score for score in scores.values() if not math.isnan(score)]
+    if len(sources) < 2 or not defined:
+        return frozenset()
+    best = min(defined) if lowest else max(defined)
+    return frozenset(name for name, score in scores.items() if score == best)
+
+
+def evaluated_methods(evaluation: Evaluation) -> tuple[str, ...]:
+    """The methods that were evaluated, in their order."""
+    return in_order(score.method for score in evaluation.scores)
+
+
+def patient_rows(evaluation: Evaluation) -> tuple[PatientRow, ...]:
+    """One row for each patient and label, in the order of the evaluation's table."""
+    groups: dict[tuple[str, str], list[CaseScore]] = {}
+    for score in evaluation.scores:
+        groups.setdefault((score.subject, score.label), []).append(score)
+    methods = evaluated_methods(evaluation)
+    return tuple(
+        PatientRow(
+            subject=subject,
+            label=label,
+            n_reference=mean_defined(float(score.n_reference) for score in group),
+            dice={m: mean_defined(s.dice for s in group if s.method == m) for m in methods},
+            hd95={m: mean_defined(s.hd95 for s in group if s.method == m) for m in methods},
+            remarks=_remarks(group, methods),
+        )
+        for (subject, label), group in groups.items()
+    )
+
+
+def _remarks(group: Sequence[CaseScore], methods: Sequence[str]) -> tuple[str, ...]:
+    """What is not a plain score: a missed, a spurious or an absent structure, and for which method.
+
+    A method is followed by its share of the patient's cases and seeds where it is not all of them.
+    """
+    totals = Counter(score.method for score in group)
+    remarks = []
+    for outcome in dict.fromkeys(s.outcome for s in group if s.outcome != "scored"):
+        counts = Counter(score.method for score in group if score.outcome == outcome)
+        words = outcome.replace("_", " ")
+        if counts == totals:
+            remarks.append(words)
+            continue
+        shares = (
+            m if counts[m] == totals[m] else f"{m} ({counts[m]} of {totals[m]})"
+            for m in methods
+            if counts[m]
+        )
+        remarks.append(f"{words}: {', '.join(shares)}")
+    return tuple(remarks)
+
+
+def subject_dice(evaluation: Evaluation) -> dict[str, dict[str, float]]:
+    """Subject → method → Dice, the mean over the subject's cases, labels and seeds."""
+    dice: dict[str, dict[str, list[float]]] = {}
+    methods = evaluated_methods(evaluation)
+    for score in evaluation.scores:
+        by_method = dice.setdefault(score.subject, {method: [] for method in methods})
+        by_method[score.method].append(score.dice)
+    return {
+        subject: {method: mean_defined(values) for method, values in by_method.items()}
+        for subject, by_method in dice.items()
+    }
+
+
+def flat(record: Mapping[str, Any], prefix: str = "") -> tuple[tuple[str, str], ...]:
+    """A nested record as rows of dotted name and value, in its own order."""
+    rows: list[tuple[str, str]] = []
+    for key, value in record.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            rows.extend(flat(value, f"{name}."))
+        elif isinstance(value, (list, tuple)):
+            rows.append((name, ", ".join(str(item) for item in value)))
+        else:
+            rows.append((name, str(value)))
+    return tuple(rows)
+
+
+def reading_rows(finetuning: Finetuning) -> tuple[tuple[str, str], ...]:
+    """The readings that a run used: what each method starts from and minimises, and its map."""
+    methods = {
+        method_name(method): "; ".join(f"{key}: {words}" for key, words in about.items())
+        for method, about in finetuning.methods.items()
+    }
+    return flat(methods) + flat(finetuning.risk, "risk.")
+
+
+def pictured(evaluation: Evaluation, method: str) -> tuple[tuple[str, str], ...]:
+    """The patients to show: (place, subject) of the best, the median and the worst Dice.
+
+    With an even number the lower of the two middle patients is the median. A patient whose Dice is
+    nowhere defined has no place; with one or two patients there is no median.
+    """
+    dice = {subject: by_method[method] for subject, by_method in subject_dice(evaluation).items()}
+    defined = [subject for subject, value in dice.items() if not math.isnan(value)]
+    order = sorted(defined, key=lambda subject: -dice[subject])
+    if not order:
+        return ()
+    if len(order) == 1:
+        return (("only", order[0]),)
+    if len(order) == 2:
+        return (("best", order[0]), ("worst", order[1]))
+    return (("best", order[0]), ("median", order[len(order) // 2]), ("worst", order[-1]))
+
+
+def undefined_subjects(evaluation: Evaluation, method: str) -> tuple[str, ...]:
+    """The subjects whose Dice is nowhere defined for a method."""
+    dice = subject_dice(evaluation)
+    return tuple(subject for subject in dice if math.isnan(dice[subject][method]))
+
+
+def shown_method(evaluation: Evaluation) -> str:
+    """The method whose predictions are shown: the weighted one, or the last that was evaluated."""
+    methods = evaluated_methods(evaluation)
+    return "weighted" if "weighted" in methods else methods[-1]

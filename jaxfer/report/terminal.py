@@ -1,0 +1,141 @@
+"""The two tables that a run leaves on the terminal, from the same rows as the page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from rich.text import Text
+
+from jaxfer.errors import UserError
+from jaxfer.report.numbers import ABSENT, dice_text, points_text, score_text
+from jaxfer.report.records import Evaluation, read_run
+from jaxfer.report.tables import (
+    evaluated_methods,
+    metric_name,
+    ranking_rows,
+    subject_dice,
+)
+
+# More patients than this are read on the page.
+MOST_PATIENTS = 12
+_ABOVE = {"higher": "yes", "lower": "below", "cannot be told": "cannot tell"}
+
+
+def ranking_table(workdir: Path) -> Table:
+    """The ranking of the sources; those removed stand below the line with the reason.
+
+    Args:
+        workdir: the folder of a run.
+
+    Returns:
+        A table; the best score of each metric among the ranked sources is bold.
+
+    Raises:
+        UserError: the run has not ranked its sources, or a file cannot be read.
+    """
+    ranking = read_run(workdir).ranking
+    if ranking is None:
+        raise _not_yet(workdir, "select/selection.json", "select")
+    table = Table(
+        title=Text(f"Sources for {ranking.target}"), title_justify="left", box=SIMPLE_HEAD
+    )
+    table.add_column("rank", justify="right")
+    table.add_column("source", overflow="fold")
+    for metric in ranking.metrics:
+        arrow = "↓" if metric.direction.startswith("low") else "↑"
+        table.add_column(Text(f"{metric_name(metric.name)} {arrow}"), justify="right", no_wrap=True)
+    table.add_column("RoI ↑", justify="right", no_wrap=True)
+    for row in ranking_rows(ranking):
+        source = row.source
+        removed = source.rank is None
+        if removed and table.rows and not table.rows[-1].style:
+            table.add_section()
+        scores = [
+            Text(
+                score_text(source.scores.get(metric.name)),
+                style="bold" if metric.name in row.leads_in else "",
+            )
+            for metric in ranking.metrics
+        ]
+        table.add_row(
+            Text("–" if removed else str(source.rank)),
+            Text("\n".join([source.name, *(f"left out: {reason}" for reason in row.reasons)])),
+            *scores,
+            Text(dice_text(source.roi_similarity)),
+            style="dim" if removed else None,
+        )
+    return table
+
+
+def dice_table(workdir: Path) -> Table:
+    """Dice per patient, then the mean and its interval for each method and each gain.
+
+    Args:
+        workdir: the folder of a run.
+
+    Returns:
+        A table; with many patients only their means.
+
+    Raises:
+        UserError: the run has not been evaluated, or a file cannot be read.
+    """
+    evaluation = read_run(workdir).evaluation
+    if evaluation is None:
+        raise _not_yet(workdir, "evaluate/metrics.csv and evaluate/summary.json", "evaluate")
+    methods = evaluated_methods(evaluation)
+    gains = {f"{gain.over} − {gain.under}": gain for gain in evaluation.gains}
+    title = "Dice per patient, gains in Dice points"
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
+    table.add_column("patient", overflow="fold")
+    for name in (*methods, *gains):
+        table.add_column(Text(name), justify="right")
+    patients = subject_dice(evaluation)
+    if len(patients) <= MOST_PATIENTS:
+        for patient, dice in patients.items():
+            changes = [gain.per_subject.get(patient) for gain in gains.values()]
+            table.add_row(
+                Text(patient),
+                *(dice_text(dice[method]) for method in methods),
+                *(points_text(change) for change in changes),
+            )
+        table.add_section()
+    for name, values in _mean_rows(evaluation):
+        table.add_row(name, *values)
+    return table
+
+
+def _mean_rows(evaluation: Evaluation) -> list[tuple[str, list[str]]]:
+    """The mean of each column, its interval, and the counts that stand behind it."""
+    summaries = {summary.method: summary for summary in evaluation.methods}
+    known = [summaries.get(method) for method in evaluated_methods(evaluation)]
+    gains = evaluation.gains
+    return [
+        (
+            "mean",
+            [dice_text(row.dice_mean if row else None) for row in known]
+            + [points_text(gain.mean) for gain in gains],
+        ),
+        (
+            "from",
+            [dice_text(row.dice_interval[0] if row else None) for row in known]
+            + [points_text(gain.interval[0]) for gain in gains],
+        ),
+        (
+            "to",
+            [dice_text(row.dice_interval[1] if row else None) for row in known]
+            + [points_text(gain.interval[1]) for gain in gains],
+        ),
+        ("missed", [str(row.outcomes.get("missed", 0)) if row else ABSENT for row in known]),
+        ("above 0?", [""] * len(known) + [_ABOVE[gain.reading] for gain in gains]),
+    ]
+
+
+def _not_yet(workdir: Path, file: str, stage: str) -> UserError:
+    return UserError(
+        f"{workdir} has no result of the {stage} stage",
+        found=f"no {file}",
+        allowed=f"a run that has passed {stage}",
+        mend="run again with the same workdir: it goes on from where it stopped",
+    )

@@ -1,0 +1,1 @@
+"""Which source to start from: modality analysis, RoI analysis, transferability metrics."""

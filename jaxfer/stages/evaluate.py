@@ -1,0 +1,155 @@
+"""Stage evaluate: predict the test subjects on their own grids and measure, per case and class."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import UInt8
+
+from jaxfer.data.nifti import read_header, read_volume, write_like
+from jaxfer.data.preprocess import restore
+from jaxfer.data.sampler import TaskCase
+from jaxfer.evaluation import EMPTY_MASK_POLICY, CaseResult, compare, summarise
+from jaxfer.models.checkpoint import load_params
+from jaxfer.models.zoo import load_source
+from jaxfer.stages.finetune import chosen_source
+from jaxfer.stages.prepare import Prepared
+from jaxfer.stages.risk import source_log_probs
+from jaxfer.stages.run import Run, read_json, write_json
+from jaxfer.stages.training import network
+from jaxfer.tasks import IGNORE, RoI, Task, classes_of
+from jaxfer.train.predict import predict_volume
+from jaxfer.train.risk_map import instance_risk
+from jaxfer.train.step import Params
+
+
+def prediction_values(roi: RoI) -> list[int]:
+    """Label value of each class in a written prediction: a group's lowest; the background's is 0."""
+    return [0, *(min(values) for _, values in roi.classes)]
+
+
+def _predict(
+    run: Run, params: Params, case: TaskCase, reference: Path, file: Path
+) -> UInt8[np.ndarray, "x y z"]:
+    """Class indices on the file's own grid; also written as label values."""
+    model = network(run.config, case.roi.num_classes)
+    probs = predict_volume(
+        model,
+        params,
+        case.image(),
+        patch=tuple(run.config.model.patch),
+        overlap=run.config.evaluate.overlap,
+        batch_size=run.config.evaluate.batch_size,
+    )
+    channels = [
+        restore(probs[..., c], case.stored.geometry, 1.0 if c == 0 else 0.0)
+        for c in range(probs.shape[-1])
+    ]
+    classes = np.argmax(channels, axis=0).astype(np.uint8)
+    values = np.array(prediction_values(case.roi))
+    kind = np.uint8 if values.max() < 256 else np.int16
+    write_like(file, values[classes].astype(kind), reference)
+    return classes
+
+
+def _display_risk(run: Run, cases: Sequence[TaskCase], prepared: Prepared) -> dict[str, Path]:
+    """Instance maps of the test cases, from their own labels: to look at, never to train with."""
+    target = Task.parse(run.config.target)
+    source = load_source(run.shelf / chosen_source(run).slug)
+    log_conditional = jnp.asarray(
+        np.load(run.workdir / "risk" / "log_conditional.npy").astype(np.float32)
+    )
+    files = {}
+    for case in cases:
+        log_probs = source_log_probs(run, source, case.image())
+        classes = case.classes()
+        risk = instance_risk(log_probs, classes, log_conditional, classes != IGNORE)
+        file = run.workdir / "evaluate" / "risk" / f"{case.stored.id}.nii.gz"
+        reference = prepared.files(target, case.stored.id)[0]
+        write_like(file, restore(risk, case.stored.geometry, 0.0), reference)
+        files[case.stored.id] = file
+    return files
+
+
+def _csv(results: Sequence[CaseResult]) -> str:
+    text = io.StringIO()
+    table = csv.writer(text)
+    head = ("method", "seed", "case", "subject", "label", "dice", "hd95")
+    head += ("n_reference", "n_prediction", "outcome")
+    table.writerow(head)
+    for result in results:
+        table.writerow([getattr(result, field) for field in head])
+    return text.getvalue()
+
+
+def run(run: Run) -> str:
+    """Predicts every test case with every fine-tuned network and writes the measures."""
+    config, prepared = run.config, Prepared.read(run)
+    target = Task.parse(config.target)
+    roi, ignore = prepared.roi(target), prepared.ignore(target)
+    cases = prepared.cases(target, "test")
+    summary = read_json(run.workdir / "finetune" / "summary.json")
+    folder = run.workdir / "evaluate"
+    jobs = [(m, s) for m in summary["methods"] for s in summary["seeds"]]
+    results: list[CaseResult] = []
+    written: dict[str, dict[str, dict[str, str]]] = {case.stored.id: {} for case in cases}
+    with run.progress("evaluating", len(jobs) * len(cases)) as advance:
+        for method, seed in jobs:
+            checkpoint = run.workdir / "finetune" / method / f"seed{seed}" / "checkpoint"
+            model = network(config, roi.num_classes)
+            params = load_params(checkpoint, model, tuple(config.model.patch))
+            for case in cases:
+                image, label = prepared.files(target, case.stored.id)
+                file = folder / "predictions" / method / f"seed{seed}" / f"{case.stored.id}.nii.gz"
+                predicted = _predict(run, params, case, image, file)
+                truth = classes_of(np.round(read_volume(label)).astype(np.int32), roi, ignore)
+                results += compare(
+                    predicted,
+                    truth,
+                    roi.class_names,
+                    spacing=read_header(image).spacing[:3],
+                    method=method,
+                    seed=seed,
+                    case=case.stored.id,
+                    subject=case.stored.subject,
+                )
+                own = written[case.stored.id].setdefault(method, {})
+                own[str(seed)] = str(file.relative_to(run.workdir))
+                advance(note=f"{method} {case.stored.id}")
+    risk = _display_risk(run, cases, prepared)
+    records: list[dict[str, Any]] = []
+    for case in cases:
+        image, label = prepared.files(target, case.stored.id)
+        records.append(
+            {
+                "case": case.stored.id,
+                "subject": case.stored.subject,
+                "image": str(image),
+                "label": str(label),
+                "predictions": written[case.stored.id],
+                "risk": str(risk[case.stored.id].relative_to(run.workdir)),
+            }
+        )
+    values = dict(zip(roi.class_names, prediction_values(roi)[1:], strict=True))
+    write_json(folder / "cases.json", records)
+    write_json(
+        folder / "labels.json",
+        {
+            name: {"prediction": values[name], "reference": list(group)}
+            for name, group in roi.classes
+        },
+    )
+    (folder / "metrics.csv").write_text(_csv(results))
+    record = {"empty_mask_policy": EMPTY_MASK_POLICY, "label_values": values}
+    record |= summarise(results, seed=config.seed)
+    write_json(folder / "summary.json", record)
+    means = ", ".join(
+        f"{name} {found['dice_mean']:.3f}" for name, found in record["methods"].items()
+    )
+    return f"{len(cases)} test case(s); mean Dice: {means}"

@@ -1,0 +1,168 @@
+"""Stage finetune: from scratch, plain and weighted by the risk map, with one budget and one seed."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jaxfer.config import fingerprint, plain
+from jaxfer.data.sampler import TaskCase
+from jaxfer.errors import UserError
+from jaxfer.models.checkpoint import save_params
+from jaxfer.models.zoo import Source, load_source
+from jaxfer.stages.prepare import Prepared
+from jaxfer.stages.risk import make_risk_maps
+from jaxfer.stages.run import Run, read_json, write_json
+from jaxfer.stages.training import network, scaled_loss, train
+from jaxfer.tasks import Task
+from jaxfer.train.finetune import Transferred, frequency_weights, transfer_params
+from jaxfer.train.loop import initial_params
+from jaxfer.train.step import Loss
+
+
+@dataclass(frozen=True)
+class _Method:
+    """One way to learn the target."""
+
+    transferred: bool
+    cases: list[TaskCase]
+    loss: Loss
+    words: str
+
+
+def chosen_source(run: Run) -> Task:
+    """The source to start from: the configured one, or the first of the ranking."""
+    if run.config.finetune.source != "best":
+        return Task.parse(run.config.finetune.source)
+    rows = read_json(run.workdir / "select" / "selection.json")["sources"]
+    best = [row["source"] for row in rows if row["rank"] == 1]
+    if not best:
+        raise UserError(
+            "the ranking is empty: there is no source to fine-tune",
+            mend="see select/selection.csv for the reasons, or name one: "
+            "--config.finetune.source=TASK",
+        )
+    return Task.parse(best[0])
+
+
+def _methods(run: Run, cases: list[TaskCase], weighted: list[TaskCase]) -> dict[str, _Method]:
+    settings = run.config.finetune
+    frequency = frequency_weights(cases)
+    base = scaled_loss(settings, cases, frequency)
+    risk = scaled_loss(
+        settings,
+        weighted,
+        tuple(1.0 for _ in frequency),
+        region=settings.region,
+        denominator=settings.denominator,
+    )
+    dice = f" + {settings.dice_weight:g} × soft Dice" if settings.dice_weight else ""
+    plain_words = f"square-root inverse-frequency cross-entropy{dice}"
+    risk_words = (
+        f"cross-entropy weighted by the {run.config.risk.mode} risk map, over {settings.region} "
+        f"pixels, divided by the {settings.denominator} of the volume{dice}"
+    )
+    known = {
+        "scratch": _Method(False, cases, base, plain_words),
+        "plain": _Method(True, cases, base, plain_words),
+        "weighted": _Method(True, weighted, risk, risk_words),
+    }
+    return {name: known[name] for name in settings.methods}
+
+
+def _transferred(run: Run, source: Source, cases: list[TaskCase], seed: int) -> Transferred:
+    model = network(run.config, cases[0].roi.num_classes)
+    fresh = initial_params(model, tuple(run.config.model.patch), seed)
+    same = tuple(source.card["class_names"]) == cases[0].roi.class_names
+    return transfer_params(source.params, fresh, keep_head=same)
+
+
+def _train_one(
+    run: Run, method: _Method, source: Source, seed: int, folder: Path, advance: Any, name: str
+) -> None:
+    model = network(run.config, method.cases[0].roi.num_classes)
+    start = (
+        _transferred(run, source, method.cases, seed).params
+        if method.transferred
+        else initial_params(model, tuple(run.config.model.patch), seed)
+    )
+    params = train(
+        run.config,
+        run.config.finetune,
+        start,
+        method.cases,
+        method.loss,
+        model=model,
+        seed=seed,
+        log=folder / "metrics.jsonl",
+        on_step=lambda _, loss: advance(note=f"{name} loss {loss:.3f}"),
+    )
+    save_params(folder / "checkpoint", params)
+
+
+def run(run: Run) -> str:
+    """Makes the risk maps, then trains every method with every seed."""
+    config, prepared = run.config, Prepared.read(run)
+    target = Task.parse(config.target)
+    source_task = chosen_source(run)
+    source = load_source(run.shelf / source_task.slug)
+    cases = prepared.cases(target, "train")
+    with run.progress("risk maps", len(cases)) as advance:
+        weighted, risk = make_risk_maps(
+            run, prepared, source, cases, on_case=lambda case: advance(note=case)
+        )
+    if risk["positional_missing_because"]:
+        run.say(f"  no positional risk map: {risk['positional_missing_because']}")
+    methods = _methods(run, cases, weighted)
+    mark = fingerprint(
+        source.card["fingerprint"],
+        [plain(config[k]) for k in ("finetune", "risk", "augment", "model")],
+        [str(case.stored.folder) for case in cases],
+    )
+    seeds = tuple(config.finetune.seeds)
+    jobs = [(name, seed) for name in methods for seed in seeds]
+    trained = 0
+    with run.progress("fine-tuning", len(jobs) * config.finetune.steps) as advance:
+        for name, seed in jobs:
+            folder = run.workdir / "finetune" / name / f"seed{seed}"
+            done = folder / "done.json"
+            if done.is_file() and read_json(done)["fingerprint"] == mark:
+                advance(config.finetune.steps)
+                continue
+            shutil.rmtree(folder, ignore_errors=True)
+            _train_one(run, methods[name], source, seed, folder, advance, name)
+            write_json(done, {"fingerprint": mark})
+            trained += 1
+    leaves = _transferred(run, source, cases, seeds[0])
+    if "weighted" in methods:
+        risk["effective_scale"] = methods["weighted"].loss.scale
+    write_json(
+        run.workdir / "finetune" / "summary.json",
+        {
+            "source": source_task.name,
+            "methods": {
+                name: {
+                    "initial": source_task.name if m.transferred else "random",
+                    "loss": m.words,
+                    "class_weights": list(m.loss.class_weights),
+                    "scale": m.loss.scale,
+                }
+                for name, m in methods.items()
+            },
+            "steps": config.finetune.steps,
+            "seeds": list(seeds),
+            "risk": risk,
+            "leaves": {
+                "loaded": list(leaves.loaded),
+                "remade": list(leaves.remade),
+                "unused": list(leaves.unused),
+            },
+        },
+    )
+    made = f"{trained} of {len(jobs)} fine-tunings done now" if trained < len(jobs) else "all done"
+    return (
+        f"source {source_task.name}; {', '.join(methods)}; "
+        f"{len(leaves.loaded)} leaves loaded, {len(leaves.remade)} re-made; {made}"
+    )

@@ -1,0 +1,292 @@
+"""Stage prepare: find the cases, verify them, split the subjects, build the store."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jaxfer.config import fingerprint
+from jaxfer.data.layouts import folder_of, read_dataset
+from jaxfer.data.phantom.generate import write_collection
+from jaxfer.data.sampler import TaskCase, task_case
+from jaxfer.data.splits import source_split, target_split
+from jaxfer.data.store import Preprocessing, StoredCase, case_fingerprint, store_case
+from jaxfer.data.verify import verify_cases
+from jaxfer.errors import Problem, UserError, raise_problems
+from jaxfer.stages.run import Run, read_json, write_json
+from jaxfer.tasks import Case, Dataset, RoI, Task
+
+Splits = dict[str, dict[str, list[str]]]
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What the run needs of the data, before any voxel is read."""
+
+    datasets: Mapping[str, Dataset]
+    problems: Sequence[Problem]
+    unavailable: Mapping[str, str]
+    splits: Splits
+    modalities: Mapping[str, tuple[str, ...]]
+
+    def cases(self, dataset: str) -> list[Case]:
+        """The cases of a dataset that some task uses, in order."""
+        used = {
+            case
+            for name, split in self.splits.items()
+            if Task.parse(name).dataset == dataset
+            for cases in split.values()
+            for case in cases
+        }
+        return [c for c in self.datasets[dataset].cases if c.id in used]
+
+    def preprocessing(self, run: Run, dataset: str) -> Preprocessing:
+        data = run.config.data
+        return Preprocessing(
+            spacing=tuple(data.spacing),
+            percentiles=tuple(data.percentiles),
+            skull_stripped=self.datasets[dataset].skull_stripped,
+        )
+
+
+def _tasks(run: Run) -> list[Task]:
+    return [Task.parse(name) for name in (run.config.target, *run.config.sources)]
+
+
+def _root(run: Run, settings: Any) -> Path:
+    return run.cache if settings.layout == "phantom" else Path(run.config.data.root)
+
+
+def _make_collections(run: Run, names: Sequence[str]) -> None:
+    for name in names:
+        settings = run.config.datasets[name]
+        if settings.layout != "phantom":
+            continue
+        folder = folder_of(name, settings, run.cache)
+        counts = dict(zip(settings.sites, settings.subjects, strict=True))
+        with run.progress(f"making {name}", sum(counts.values())) as advance:
+            write_collection(
+                folder,
+                seed=settings.seed,
+                sites=tuple(counts),
+                subjects_per_site=counts,
+                on_case=lambda case, advance=advance: advance(note=case),
+            )
+
+
+def _plan(run: Run) -> _Plan:
+    config = run.config
+    target, *sources = _tasks(run)
+    datasets: dict[str, Dataset] = {}
+    problems: list[Problem] = []
+    unavailable: dict[str, str] = {}
+    missing: dict[str, UserError] = {}
+    for name in dict.fromkeys(t.dataset for t in (target, *sources)):
+        settings = config.datasets[name]
+        try:
+            datasets[name], found = read_dataset(name, settings, _root(run, settings))
+        except UserError as error:
+            if name == target.dataset or not settings.get("optional", False):
+                raise
+            missing[name] = error
+            continue
+        problems += found
+    for error in missing.values():
+        problems.append(
+            Problem("warning", error.what, "left out", error.found, error.allowed, error.mend)
+        )
+    splits: Splits = {}
+    for task in (target, *sources):
+        if task.dataset in missing:
+            unavailable[task.name] = f"its data are not there: {missing[task.dataset].found}"
+            continue
+        dataset = datasets[task.dataset]
+        dataset.roi(task.roi)
+        cases = dataset.select(task.site, task.modality)
+        if task == target:
+            splits[task.name] = target_split(
+                cases,
+                seed=config.seed,
+                train_subjects=config.data.train_subjects,
+                test_subjects=config.data.test_subjects,
+            )
+            continue
+        # No source may have seen a subject that the target is tested on.
+        held = set(splits[target.name]["test"]) if task.dataset == target.dataset else set()
+        tested = {c.subject for c in dataset.cases if c.id in held}
+        usable = [c for c in cases if c.subject not in tested]
+        if not usable:
+            unavailable[task.name] = "every subject of it is tested on in the target"
+            continue
+        splits[task.name] = source_split(
+            usable, seed=config.seed, validation_fraction=config.data.validation_fraction
+        )
+    modalities = {
+        name: tuple(
+            sorted({t.modality for t in (target, *sources) if t.dataset == name})
+        )
+        for name in datasets
+    }
+    return _Plan(datasets, problems, unavailable, splits, modalities)
+
+
+def inputs(run: Run) -> Any:
+    """The files that the run reads, as they are on disk; nothing yet if some cannot be found."""
+    try:
+        plan = _plan(run)
+        return {
+            name: [
+                case_fingerprint(
+                    case, plan.modalities[name], plan.preprocessing(run, name)
+                )
+                for case in plan.cases(name)
+            ]
+            for name in plan.datasets
+        } | {"unavailable": dict(plan.unavailable), "splits": plan.splits}
+    except (UserError, OSError):
+        return None
+
+
+def _verify(run: Run, plan: _Plan) -> list[Problem]:
+    problems = list(plan.problems)
+    total = sum(len(plan.cases(name)) for name in plan.datasets)
+    with run.progress("verifying", total) as advance:
+        for name, dataset in plan.datasets.items():
+            problems += verify_cases(
+                dataset,
+                plan.cases(name),
+                plan.modalities[name],
+                on_case=lambda case: advance(note=case),
+            )
+    problems.sort(key=lambda p: p.severity)
+    write_json(
+        run.workdir / "prepare" / "verify.json",
+        {"problems": [{k: str(v) for k, v in dataclasses.asdict(p).items()} for p in problems]},
+    )
+    for problem in problems:
+        if problem.severity == "warning":
+            run.say(f"  warning: {problem}")
+    raise_problems(problems, "the data have problems")
+    return problems
+
+
+def _build(run: Run, plan: _Plan) -> dict[str, dict[str, Any]]:
+    records: dict[str, dict[str, Any]] = {}
+    made = 0
+    total = sum(len(plan.cases(name)) for name in plan.datasets)
+    with run.progress("storing", total) as advance:
+        for name in plan.datasets:
+            how, modalities = plan.preprocessing(run, name), plan.modalities[name]
+            folder = run.cache / name / fingerprint(dataclasses.asdict(how), modalities)
+            cases = {}
+            for case in plan.cases(name):
+                stored, fresh = store_case(case, modalities, how, folder / case.id)
+                made += fresh
+                cases[case.id] = {
+                    "subject": case.subject,
+                    "site": case.site,
+                    "folder": str(stored.folder.resolve()),
+                    "images": {m: str(case.images[m].resolve()) for m in modalities},
+                    "label": str(case.label.resolve()) if case.label else None,
+                }
+                advance(note=case.id)
+            records[name] = {"cases": cases, "preprocessing": dataclasses.asdict(how)}
+    return records
+
+
+def run(run: Run) -> str:
+    """Makes the collection if the run needs it, verifies, splits, stores."""
+    _make_collections(run, list(dict.fromkeys(t.dataset for t in _tasks(run))))
+    plan = _plan(run)
+    problems = _verify(run, plan)
+    records = _build(run, plan)
+    for name, dataset in plan.datasets.items():
+        records[name] |= {
+            "label_names": {str(v): n for v, n in dataset.label_names.items()},
+            "rois": {
+                t.roi: [[c, list(v)] for c, v in dataset.roi(t.roi).classes]
+                for t in _tasks(run)
+                if t.dataset == name
+            },
+            "ignore": list(dataset.ignore),
+            "synthetic": dataset.synthetic,
+            "about": dataset.about,
+        }
+    named = {run.config.target: "target"}
+    write_json(
+        run.workdir / "prepare" / "splits.json",
+        {named.get(name, name): split for name, split in plan.splits.items()},
+    )
+    write_json(
+        run.workdir / "prepare" / "prepared.json",
+        {
+            "datasets": records,
+            "splits": plan.splits,
+            "unavailable": dict(plan.unavailable),
+            "synthetic": any(d.synthetic for d in plan.datasets.values()),
+            "synthetic_target": plan.datasets[_tasks(run)[0].dataset].synthetic,
+        },
+    )
+    split = plan.splits[run.config.target]
+    cases = sum(len(r["cases"]) for r in records.values())
+    return (
+        f"{cases} cases of {len(records)} dataset(s); target: {len(split['train'])} for training, "
+        f"{len(split['test'])} for testing; {len(problems)} warning(s)"
+    )
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What the prepare stage left behind, as the later stages read it."""
+
+    record: Mapping[str, Any]
+
+    @classmethod
+    def read(cls, run: Run) -> Prepared:
+        return cls(read_json(run.workdir / "prepare" / "prepared.json"))
+
+    @property
+    def unavailable(self) -> Mapping[str, str]:
+        """Sources without data, and why."""
+        return self.record["unavailable"]
+
+    def synthetic(self, task: Task) -> bool:
+        return bool(self.record["datasets"][task.dataset]["synthetic"])
+
+    def roi(self, task: Task) -> RoI:
+        classes = self.record["datasets"][task.dataset]["rois"][task.roi]
+        return RoI(task.roi, tuple((name, tuple(values)) for name, values in classes))
+
+    def ignore(self, task: Task) -> tuple[int, ...]:
+        return tuple(self.record["datasets"][task.dataset]["ignore"])
+
+    def preprocessing(self, task: Task) -> Mapping[str, Any]:
+        return self.record["datasets"][task.dataset]["preprocessing"]
+
+    def files(self, task: Task, case: str) -> tuple[Path, Path]:
+        """The image and the label map of a case, as they were downloaded."""
+        known = self.record["datasets"][task.dataset]["cases"][case]
+        return Path(known["images"][task.modality]), Path(known["label"])
+
+    def cases(self, task: Task, part: str) -> list[TaskCase]:
+        """The cases of a task's split ('train', 'validation', 'test')."""
+        return [
+            task_case(self._stored(task, case), task.modality, self.roi(task), self.ignore(task))
+            for case in self.record["splits"][task.name][part]
+        ]
+
+    def _stored(self, task: Task, case: str) -> StoredCase:
+        known = self.record["datasets"][task.dataset]["cases"][case]
+        folder = Path(known["folder"])
+        try:
+            return StoredCase.read(case, known["subject"], known["site"], folder)
+        except (OSError, json.JSONDecodeError, KeyError) as error:
+            raise UserError(
+                f"{folder}: the stored case is gone or damaged",
+                found=f"{type(error).__name__}: {error}",
+                mend="run the stage 'prepare' again: delete prepare/done.json in the workdir",
+            ) from error

@@ -1,0 +1,144 @@
+"""Stage pretrain: train the source models that are not on the shelf yet."""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxfer.config import fingerprint, plain
+from jaxfer.data.sampler import TaskCase
+from jaxfer.metrics import dice
+from jaxfer.models.unet import UNet
+from jaxfer.models.zoo import read_card, save_source
+from jaxfer.selection.roi import foreground_masks
+from jaxfer.stages.prepare import Prepared
+from jaxfer.stages.run import Run, versions
+from jaxfer.stages.training import network, scaled_loss, train
+from jaxfer.tasks import IGNORE, Task
+from jaxfer.train.finetune import frequency_weights
+from jaxfer.train.loop import initial_params
+from jaxfer.train.predict import predict_volume
+from jaxfer.train.step import Params
+
+
+def _fingerprint(run: Run, prepared: Prepared, task: Task, train: Sequence[TaskCase]) -> str:
+    config = run.config
+    return fingerprint(
+        task.name,
+        config.seed,
+        plain(config.model),
+        plain(config.augment),
+        plain(config.pretrain),
+        plain(prepared.roi(task)),
+        prepared.ignore(task),
+        [str(case.stored.folder.name) for case in train],
+        prepared.preprocessing(task),
+    )
+
+
+def _seed(run: Run, task: Task) -> int:
+    """Each source starts from other parameters, the same ones whatever the list of sources."""
+    return (int(run.config.seed) * 1_000_003 + zlib.crc32(task.name.encode())) % 2**31
+
+
+def _validation_dice(
+    run: Run, model: UNet, params: Params, cases: Sequence[TaskCase]
+) -> dict[str, float]:
+    """Mean Dice by class over the validation cases; NaN for a class that none of them has."""
+    found: dict[str, list[float]] = {name: [] for name in cases[0].roi.class_names} if cases else {}
+    for case in cases:
+        probs = predict_volume(
+            model,
+            params,
+            case.image(),
+            patch=tuple(run.config.model.patch),
+            overlap=run.config.evaluate.overlap,
+            batch_size=run.config.evaluate.batch_size,
+        )
+        predicted, classes = probs.argmax(-1), case.classes()
+        valid = classes != IGNORE
+        for index, name in enumerate(case.roi.class_names, start=1):
+            found[name].append(dice((predicted == index) & valid, classes == index))
+    return {
+        name: float(np.nanmean(v)) if not np.isnan(v).all() else math.nan
+        for name, v in found.items()
+    }
+
+
+def _card(
+    run: Run,
+    prepared: Prepared,
+    task: Task,
+    train: Sequence[TaskCase],
+    validation: Sequence[TaskCase],
+    by_class: dict[str, float],
+) -> dict[str, Any]:
+    known = [v for v in by_class.values() if not math.isnan(v)]
+    return {
+        "task": {**plain(task), "name": task.name},
+        "class_names": list(prepared.roi(task).class_names),
+        "modality": task.modality,
+        "spacing": list(run.config.data.spacing),
+        "preprocessing": dict(prepared.preprocessing(task)),
+        "patch": list(run.config.model.patch),
+        "widths": list(run.config.model.widths),
+        "validation_dice": float(np.mean(known)) if known else None,
+        "validation_dice_by_class": {
+            k: None if math.isnan(v) else v for k, v in by_class.items()
+        },
+        "train_subjects": sorted({c.stored.subject for c in train}),
+        "validation_subjects": sorted({c.stored.subject for c in validation}),
+        "synthetic": prepared.synthetic(task),
+        "config": plain(run.config.pretrain),
+        "seed": _seed(run, task),
+        "versions": versions(),
+    }
+
+
+def run(run: Run) -> str:
+    """Trains each missing source on its subjects and puts it on the shelf with its card."""
+    prepared = Prepared.read(run)
+    tasks = [Task.parse(name) for name in run.config.sources]
+    wanted: list[tuple[Task, str]] = []
+    kept = 0
+    for task in tasks:
+        card = read_card(run.shelf / task.slug)
+        if task.name in prepared.unavailable:
+            kept += card is not None and bool(run.config.shelf)
+            continue
+        mark = _fingerprint(run, prepared, task, prepared.cases(task, "train"))
+        # A shelf that was named is the user's: what stands there is used as it is.
+        if card is not None and (run.config.shelf or card["fingerprint"] == mark):
+            kept += 1
+        else:
+            wanted.append((task, mark))
+    with run.progress("pretraining", len(wanted) * run.config.pretrain.steps) as advance:
+        for task, mark in wanted:
+            train_cases = prepared.cases(task, "train")
+            validation = prepared.cases(task, "validation")
+            model = network(run.config, prepared.roi(task).num_classes)
+            seed = _seed(run, task)
+            folder = run.shelf / task.slug
+            params = train(
+                run.config,
+                run.config.pretrain,
+                initial_params(model, tuple(run.config.model.patch), seed),
+                train_cases,
+                scaled_loss(run.config.pretrain, train_cases, frequency_weights(train_cases)),
+                model=model,
+                seed=seed,
+                log=folder / "metrics.jsonl",
+                on_step=lambda _, loss, task=task: advance(note=f"{task.name} loss {loss:.3f}"),
+            )
+            by_class = _validation_dice(run, model, params, validation)
+            card = _card(run, prepared, task, train_cases, validation, by_class)
+            masks = foreground_masks([case.classes() for case in train_cases])
+            save_source(folder, params, card | {"fingerprint": mark}, masks)
+            shown = card["validation_dice"]
+            said = "no validation subject" if shown is None else f"validation Dice {shown:.3f}"
+            run.say(f"  source {task.name}: {said}")
+    return f"{len(wanted)} source model(s) trained, {kept} already on the shelf at {run.shelf}"

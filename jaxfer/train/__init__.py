@@ -1,0 +1,1 @@
+"""Risk maps, losses, the training step, prediction, fine-tuning."""

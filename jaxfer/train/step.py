@@ -1,0 +1,174 @@
+"""One training step: pure, then mapped over the local devices."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int, Key
+
+from jaxfer.data.augment import Augmentation, augment_patch
+from jaxfer.errors import UserError
+from jaxfer.models.unet import UNet
+from jaxfer.tasks import IGNORE
+from jaxfer.train.losses import map_weighted_cross_entropy, soft_dice
+
+Params = Any
+DeviceBatch = dict[str, Array]
+
+
+class TrainState(NamedTuple):
+    """What a step changes."""
+
+    step: Int[Array, ""]
+    params: Params
+    opt_state: optax.OptState
+
+
+@dataclass(frozen=True)
+class Loss:
+    """The base loss and the weighted one: both are a map times a class weight.
+
+    Attributes:
+        class_weights: factor per class, background first; ones leave the map alone.
+        region, denominator: of ``map_weighted_cross_entropy``.
+        scale: makes the mean weight over the training volumes 1.
+        dice_weight: of the soft Dice loss beside the cross-entropy.
+    """
+
+    class_weights: tuple[float, ...]
+    region: str = "all"
+    denominator: str = "pixels"
+    scale: float = 1.0
+    dice_weight: float = 1.0
+
+
+def example_losses(
+    loss: Loss, logits: Float[Array, "b h w c"], batch: DeviceBatch
+) -> dict[str, tuple[Float[Array, "b"], Float[Array, "b"]]]:
+    """Each part of the loss as (sum, normaliser) per image."""
+    labels = batch["label"]
+    valid = labels != IGNORE
+    factors = jnp.asarray(loss.class_weights, jnp.float32)
+    weights = batch["risk"] * factors[jnp.where(valid, labels, 0)]
+    cross_entropy = map_weighted_cross_entropy(
+        logits,
+        labels,
+        weights,
+        valid,
+        region=loss.region,
+        denominator=loss.denominator,
+        foreground_fraction=batch["foreground_fraction"],
+        scale=loss.scale,
+    )
+    return {"cross_entropy": cross_entropy, "dice_loss": soft_dice(logits, labels, valid)}
+
+
+def _augmented(batch: DeviceBatch, key: Key[Array, ""], how: Augmentation) -> DeviceBatch:
+    # A patch's key comes from its place in the whole order, not in the device's share, so that
+    # the number of devices changes nothing.
+    keys = jax.vmap(partial(jax.random.fold_in, key))(batch["index"])
+    image, label, risk = jax.vmap(lambda k, *arrays: augment_patch(k, how, *arrays))(
+        keys, batch["image"], batch["label"], batch["risk"]
+    )
+    return batch | {"image": image, "label": label, "risk": risk}
+
+
+def train_step(
+    state: TrainState,
+    batch: DeviceBatch,
+    *,
+    model: UNet,
+    optimizer: optax.GradientTransformation,
+    loss: Loss,
+    augmentation: Augmentation | None,
+    key: Key[Array, ""],
+    axis_name: str | None = None,
+) -> tuple[TrainState, dict[str, Float[Array, ""]]]:
+    """Gradient of the loss over the whole batch, and one update.
+
+    The gradient is psum(gradient of the local sum) / psum(local normaliser): the new parameters do
+    not depend on how many devices share the batch. Differentiating through the psum instead would
+    give another factor.
+
+    Args:
+        batch: this device's share: ``image``, ``label``, ``risk``, ``foreground_fraction``,
+            ``index``; and ``weight`` [b], 0 for images that only fill the batch up.
+        axis_name: of the mapped devices; None on one device.
+
+    Returns:
+        The new state, and the loss, its parts and the gradient's norm over the whole batch.
+    """
+    if augmentation is not None:
+        batch = _augmented(batch, key, augmentation)
+
+    def local_sums(params: Params) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+        logits, _ = model.apply({"params": params}, batch["image"])
+        parts = example_losses(loss, logits, batch)
+        used = batch["weight"] * parts["cross_entropy"][1]
+        sums = {name: (used * value).sum() for name, (value, _) in parts.items()}
+        total = sums["cross_entropy"] + loss.dice_weight * sums["dice_loss"]
+        return total, sums | {"loss": total, "examples": used.sum()}
+
+    gradient, sums = jax.grad(local_sums, has_aux=True)(state.params)
+    if axis_name is not None:
+        gradient, sums = jax.lax.psum((gradient, sums), axis_name)
+    examples = jnp.maximum(sums.pop("examples"), 1.0)
+    gradient = jax.tree.map(lambda g: g / examples, gradient)
+    updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    metrics = {name: value / examples for name, value in sums.items()}
+    metrics["gradient_norm"] = optax.global_norm(gradient)
+    return TrainState(state.step + 1, params, opt_state), metrics
+
+
+def shard(batch: dict[str, Any], devices: int) -> dict[str, Any]:
+    """Splits the leading axis over the devices.
+
+    Raises:
+        UserError: the batch does not divide by the number of devices.
+    """
+    size = len(batch["index"])
+    if size % devices:
+        raise UserError(
+            "the batch does not divide over the devices",
+            found=f"batch of {size}, {devices} local devices",
+            allowed=f"a multiple of {devices}",
+            mend=f"--config.pretrain.batch_size and --config.finetune.batch_size, "
+            f"such as {devices * -(-size // devices)}",
+        )
+    return {k: v.reshape(devices, size // devices, *v.shape[1:]) for k, v in batch.items()}
+
+
+def pmap_step(
+    *,
+    model: UNet,
+    optimizer: optax.GradientTransformation,
+    loss: Loss,
+    augmentation: Augmentation | None,
+    key: Key[Array, ""],
+    devices: int,
+) -> Callable[[TrainState, DeviceBatch], tuple[TrainState, dict[str, Float[Array, ""]]]]:
+    """The step over all local devices: the state is replicated, the batch is sharded."""
+    step = partial(
+        train_step,
+        model=model,
+        optimizer=optimizer,
+        loss=loss,
+        augmentation=augmentation,
+        key=key,
+        axis_name="batch",
+    )
+    return jax.pmap(
+        step,
+        axis_name="batch",
+        in_axes=(None, 0),
+        out_axes=(None, 0),
+        devices=jax.local_devices()[:devices],
+        donate_argnums=(0,),
+    )

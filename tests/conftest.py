@@ -1,0 +1,27 @@
+"""Strict mode for every test: shapes and types are checked, warnings are errors, four CPU devices."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from jaxtyping import install_import_hook
+
+install_import_hook("jaxfer", "beartype.beartype")
+
+import jax  # noqa: E402
+import pytest  # noqa: E402
+from absl import flags  # noqa: E402
+
+jax.config.update("jax_num_cpu_devices", 4)
+jax.config.update("jax_numpy_rank_promotion", "raise")
+flags.FLAGS.mark_as_parsed()
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real scans, or a skip that says how to name it."""
+    folder = os.environ.get("JAXFER_REAL_DATA")
+    if not folder:
+        pytest.skip("JAXFER_REAL_DATA is unset: name the folder that holds the real data sets")
+    return Path(folder).resolve()

@@ -1,0 +1,69 @@
+"""The tables that a run leaves on the terminal."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from rich.table import Table
+
+from jaxfer.errors import UserError
+from jaxfer.report.terminal import dice_table, ranking_table
+
+
+def printed(table: Table, width: int = 140) -> list[list[str]]:
+    """The lines of a table as words."""
+    console = Console(file=io.StringIO(), width=width, color_system=None)
+    console.print(table)
+    return [line.split() for line in console.file.getvalue().splitlines()]
+
+
+def test_the_ranking_is_listed_with_reasons(finished: Path) -> None:
+    lines = printed(ranking_table(finished))
+    assert lines[0] == ["Sources", "for", "phantom/clinic/flair/wmh"]
+    first = ["1", "phantom/ageing/flair/tissue", "−0.0203", "−0.0243", "0.4100", "1.2345", "0.310"]
+    assert first in lines
+    assert ["3", "phantom/young/flair/csf", "–", "–", "0.4100", "1.2345", "–"] in lines
+    assert ["left", "out:", "t1", "is", "not", "the", "target's", "modality,", "flair"] in lines
+    ranks = [line[0] for line in lines if len(line) > 1 and line[1].startswith("phantom/")]
+    assert ranks == ["1", "2", "3", "–", "–"]
+
+
+def test_dice_is_listed_per_patient_then_in_the_mean(finished: Path) -> None:
+    lines = printed(dice_table(finished))
+    assert ["p3", "0.700", "0.690", "0.730", "+4.0", "−1.0", "+3.0"] in lines
+    assert ["p5", "–", "–", "–", "–", "–", "–"] in lines
+    assert ["mean", "0.454", "0.596", "0.644", "+4.8", "+14.2", "+19.0"] in lines
+    assert ["missed", "2", "0", "0"] in lines
+    assert ["above", "0?", "yes", "yes", "yes"] in lines
+
+
+def test_many_patients_are_left_to_the_page(fake_run) -> None:
+    fake_run.subjects = tuple(f"p{i}" for i in range(13))
+    fake_run.dice = dict.fromkeys(("scratch", "plain", "weighted"), (0.5,) * 13)
+    lines = printed(dice_table(fake_run.all().workdir))
+    assert not any(line and line[0].startswith("p1") for line in lines)
+    assert any(line and line[0] == "mean" for line in lines)
+
+
+def test_data_cannot_become_markup(fake_run, entry) -> None:
+    run = fake_run.started().selected([entry(1, "d/s/flair/[red]x[/red]", -0.1)])
+    run.evaluated()
+    table = run.workdir / "evaluate/metrics.csv"
+    table.write_text(table.read_text().replace(",p1,", ",[/b],"))
+    assert any("d/s/flair/[red]x[/red]" in line for line in printed(ranking_table(run.workdir)))
+    assert any(line and line[0] == "[/b]" for line in printed(dice_table(run.workdir)))
+
+
+@pytest.mark.parametrize("width", [72, 80])
+def test_a_narrow_terminal_still_shows_every_score(finished: Path, width: int) -> None:
+    words = [word for line in printed(ranking_table(finished), width) for word in line]
+    assert {"−0.0203", "−0.0311"} <= set(words)
+
+
+@pytest.mark.parametrize(("table", "stage"), [(ranking_table, "select"), (dice_table, "evaluate")])
+def test_what_has_not_run_has_no_table(fake_run, table, stage: str) -> None:
+    with pytest.raises(UserError, match=f"no result of the {stage} stage"):
+        table(fake_run.started().workdir)
