@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: demo test lint types bench clean
+.PHONY: demo test lint types bench docs clean
 
 demo: $(VENV)/ready  ## the main job on the semi-synthetic collection
 	$(BIN)/python -m jaxfer.launch --config=configs/demo.py
@@ -26,6 +26,9 @@ $(VENV)/ready: setup.py
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --editable '.[test]'
 	touch $@
+
+docs: $(VENV)/ready  ## the pages that are made from the code
+	$(BIN)/python docs/make_metrics.py
 
 clean:
 	rm -rf $(VENV) build dist jaxfer.egg-info

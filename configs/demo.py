@@ -9,10 +9,10 @@ Eight source tasks over three modalities and three RoI families; three labelled 
 target, from a scanner that no source has seen.
 """
 
-from jaxfer.config import default_config
+from jaxfer.config import default_config, finish
 
 
-def get_config():
+def get_config(preset=""):
     config = default_config()
     config.name = "demo"
     config.target = "phantom/clinic/flair/WMH"
@@ -40,4 +40,4 @@ def get_config():
     config.pretrain.steps = 150
     config.finetune.steps = 200
     config.evaluate.overlap = 0.25
-    return config.lock()
+    return finish(config, preset)

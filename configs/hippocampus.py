@@ -9,10 +9,10 @@ The sources are tasks of the semi-synthetic collection and, where DIR/open_ms is
 Ljubljana MS patients, all trained at this target's spacing of 1 mm.
 """
 
-from jaxfer.config import default_config
+from jaxfer.config import default_config, finish
 
 
-def get_config():
+def get_config(preset=""):
     config = default_config()
     config.name = "hippocampus"
     config.target = "hippocampus/all/t1/hippocampus"
@@ -47,4 +47,4 @@ def get_config():
     config.pretrain.steps = 300
     config.finetune.steps = 400
     config.finetune.seeds = (0, 1)
-    return config.lock()
+    return finish(config, preset)

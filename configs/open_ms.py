@@ -10,10 +10,10 @@ The sources are tasks of the semi-synthetic collection and, where DIR/Task04_Hip
 the hippocampus of the Medical Segmentation Decathlon, all trained at this target's spacing of 1 mm.
 """
 
-from jaxfer.config import default_config
+from jaxfer.config import default_config, finish
 
 
-def get_config():
+def get_config(preset=""):
     config = default_config()
     config.name = "open_ms"
     config.target = "open_ms/all/flair/lesion"
@@ -48,4 +48,4 @@ def get_config():
     config.pretrain.steps = 250
     config.finetune.steps = 400
     config.evaluate.overlap = 0.25
-    return config.lock()
+    return finish(config, preset)

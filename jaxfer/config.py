@@ -1,4 +1,4 @@
-"""The defaults of every run, each with what it means, and their validation, all problems at once."""
+"""The defaults of every run, each with its meaning, and their validation, all problems at once."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from jaxfer.errors import Problem, raise_problems
+from jaxfer.errors import Problem, UserError, raise_problems
 from jaxfer.metrics.registry import METRICS
 from jaxfer.tasks import Task
 
@@ -92,6 +92,33 @@ def default_config() -> ConfigDict:
     return c
 
 
+def finish(config: ConfigDict, preset: str = "") -> ConfigDict:
+    """Applies what stands behind the colon of ``--config=FILE.py:PRESET``, and locks.
+
+    ``tiny`` shrinks networks and schedules to what runs in a minute or two: to see that everything
+    is in its place, not how good it is.
+    """
+    if preset not in ("", "tiny"):
+        raise UserError(
+            "--config: no preset of this name", found=preset, allowed="FILE.py or FILE.py:tiny"
+        )
+    if preset == "tiny":
+        config.name += "-tiny"
+        config.model.widths = (4, 8)
+        config.model.patch = (32, 32)
+        config.data.spacing = tuple(max(s, 4.0) for s in config.data.spacing)
+        config.pretrain.steps = config.finetune.steps = 6
+        config.pretrain.log_every = config.finetune.log_every = 2
+        config.pretrain.batch_size = config.finetune.batch_size = 4
+        config.finetune.seeds = config.finetune.seeds[:1]
+        config.sources = config.sources[:3]
+        config.data.train_subjects = min(config.data.train_subjects, 2)
+        config.data.test_subjects = 2
+        if "phantom" in config.datasets:
+            config.datasets.phantom.subjects = tuple(4 for _ in config.datasets.phantom.sites)
+    return config.lock()
+
+
 def _positive(value: Any) -> bool:
     return value > 0
 
@@ -134,7 +161,10 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "risk.clip": (_positive, "above 0"),
     "finetune.region": (lambda v: v in ("all", "foreground"), "all, foreground"),
     "finetune.denominator": (lambda v: v in ("foreground", "pixels"), "foreground, pixels"),
-    "finetune.seeds": (lambda v: len(v) > 0 and len(set(v)) == len(v), "one seed or more, distinct"),
+    "finetune.seeds": (
+        lambda v: len(v) > 0 and len(set(v)) == len(v),
+        "one seed or more, distinct",
+    ),
     "evaluate.overlap": (lambda v: 0 <= v < 1, "0 or more, under 1"),
     "evaluate.batch_size": (_positive, "at least 1"),
 } | {

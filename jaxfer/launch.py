@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from absl import app, flags
+from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 from rich.console import Console
 
@@ -50,10 +50,14 @@ def _parse(arguments: Sequence[str]) -> list[str]:
         named = _unknown_fields(arguments, flags.FLAGS["config"].value)
         raise UserError(
             f"unknown field {', '.join(named)}" if named else "the command line",
-            found=str(error).strip("\"'").replace("\\'", "'").replace("\\n", " ").replace("\n", " "),
+            found=str(error)
+            .strip("\"'")
+            .replace("\\'", "'")
+            .replace("\\n", " ")
+            .replace("\n", " "),
             mend="the fields and their meaning stand in jaxfer/config.py",
         ) from error
-    except SystemExit:
+    except UserError:
         raise
     except Exception as error:
         raise UserError(
@@ -82,6 +86,8 @@ def _config() -> ConfigDict:
 
 def launch(console: Console) -> None:
     """Runs the stages that the command line, already parsed, asks for."""
+    if not flags.FLAGS["verbosity"].present:
+        logging.set_verbosity(logging.WARNING)  # libraries inform of much else
     config = _config()
     validate(config)
     workdir = Path(_WORKDIR.value or Path("runs") / config.name)
@@ -93,7 +99,6 @@ def launch(console: Console) -> None:
 
 def main() -> None:
     """Entry point: exit status 0, or 2 with one message for what the user can mend."""
-    flags.FLAGS.set_default("verbosity", -1)  # warnings; libraries inform of much else
     try:
         app.run(lambda _: launch(Console(highlight=False)), flags_parser=_parse)
     except UserError as error:

@@ -144,8 +144,8 @@ class Task:
 
 
 def classes_of(
-    labels: Integer[np.ndarray, "..."], roi: RoI, ignore: tuple[int, ...] = ()
-) -> UInt8[np.ndarray, "..."]:
+    labels: Integer[np.ndarray, ...], roi: RoI, ignore: tuple[int, ...] = ()
+) -> UInt8[np.ndarray, ...]:
     """Class indices of an RoI from label values.
 
     Args:

@@ -82,7 +82,7 @@ def _same_grid(geometry: Geometry) -> bool:
 
 def _resample(
     volume: Shaped[np.ndarray, "x y z"],
-    scale: Float[np.ndarray, "3"],
+    scale: Float[np.ndarray, 3],
     shape: tuple[int, ...],
 ) -> Float32[np.ndarray, "u v w"]:
     """Linear resampling between two grids with a common centre.
@@ -178,6 +178,8 @@ def normalise(
     percentiles: tuple[float, float],
 ) -> Float32[np.ndarray, "x y z"]:
     """z-scores inside the brain after clipping at two percentiles of the brain; 0 outside of it."""
+    if not brain.any():
+        return np.zeros(image.shape, np.float32)
     inside = image[brain].astype(np.float64)
     low, high = np.percentile(inside, percentiles)
     inside = np.clip(inside, low, high)

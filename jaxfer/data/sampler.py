@@ -45,7 +45,7 @@ class TaskCase:
 
     @property
     def foreground_fraction(self) -> float:
-        """Share of the volume's usable voxels that are foreground; of one voxel if there is none."""
+        """Share of the usable voxels that are foreground; that of one voxel if there is none."""
         total = self.counts.sum()
         return float(max(self.counts[:, 1:].sum(), 1) / max(total, 1))
 

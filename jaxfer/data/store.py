@@ -20,6 +20,9 @@ from jaxfer.tasks import Case
 _MARGIN = 2
 """Working voxels kept around the brain."""
 
+_VERSION = 1
+"""Raised whenever the same files and settings give other arrays."""
+
 
 @dataclass(frozen=True)
 class Preprocessing:
@@ -59,31 +62,37 @@ class StoredCase:
         return np.load(self.folder / "label.npy", mmap_mode="r")
 
 
+def _present(case: Case, modalities: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(m for m in modalities if m in case.images)
+
+
 def case_fingerprint(case: Case, modalities: tuple[str, ...], how: Preprocessing) -> dict:
     """What decides a stored case: its files as they are on disk, and the preprocessing."""
-    files = [case.images[m] for m in modalities] + ([case.label] if case.label else [])
+    present = _present(case, modalities)
+    files = [case.images[m] for m in present] + ([case.label] if case.label else [])
     stats = [(str(f.resolve()), f.stat().st_size, f.stat().st_mtime_ns) for f in files]
     return {
         "files": [list(s) for s in stats],
-        "modalities": list(modalities),
+        "modalities": list(present),
         "preprocessing": json.loads(json.dumps(dataclasses.asdict(how))),
     }
 
 
 def _smallest_type(labels: np.ndarray) -> np.ndarray:
-    return labels.astype(np.uint8 if labels.max(initial=0) < 256 else np.int32)
+    small = labels.min(initial=0) >= 0 and labels.max(initial=0) < 256
+    return labels.astype(np.uint8 if small else np.int32)
 
 
 def _write(case: Case, modalities: tuple[str, ...], how: Preprocessing, folder: Path) -> Geometry:
     header = read_header(case.images[modalities[0]])
     images = {m: read_volume(case.images[m]) for m in modalities}
-    whole = preprocess.field_of_view(header.shape[:3], header.affine, how.spacing)
+    whole = preprocess.field_of_view(header.shape, header.affine, how.spacing)
     if how.skull_stripped:
-        brain = np.zeros(header.shape[:3], bool)
+        brain = np.zeros(header.shape, bool)
         for image in images.values():
             brain |= image != 0
     else:
-        brain = np.ones(header.shape[:3], bool)
+        brain = np.ones(header.shape, bool)
     inside = preprocess.mask_to_working(brain, whole)
     start, shape = preprocess.bounding_box(inside, _MARGIN)
     geometry = dataclasses.replace(whole, start=start, crop_shape=shape)
@@ -106,7 +115,7 @@ def store_case(
 
     Args:
         case: verified.
-        modalities: which of its images to store.
+        modalities: which of its images to store, as far as it has them.
         how: the preprocessing.
         folder: of this case in the store; written under a temporary name, then renamed.
 
@@ -114,23 +123,36 @@ def store_case(
         The stored case, and whether it had to be made.
     """
     made_of = case_fingerprint(case, modalities, how)
-    record = folder / "case.json"
-    if record.is_file():
-        known = json.loads(record.read_text())
-        if known["made_of"] == made_of:
-            return _stored(case.id, case.subject, case.site, folder, known), False
+    known = _known(folder)
+    if (known.get("made_of"), known.get("version")) == (made_of, _VERSION):
+        return _stored(case.id, case.subject, case.site, folder, known), False
     temporary = folder.with_name(f".{os.getpid()}-{folder.name}")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
-        geometry = _write(case, modalities, how, temporary)
-        known = {"made_of": made_of, "geometry": dataclasses.asdict(geometry)}
+        geometry = _write(case, _present(case, modalities), how, temporary)
+        known = {
+            "version": _VERSION,
+            "made_of": made_of,
+            "arrays": sorted(f.name for f in temporary.iterdir()),
+            "geometry": dataclasses.asdict(geometry),
+        }
         (temporary / "case.json").write_text(json.dumps(known, indent=1))
         shutil.rmtree(folder, ignore_errors=True)
         temporary.rename(folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return _stored(case.id, case.subject, case.site, folder, known), True
+
+
+def _known(folder: Path) -> dict:
+    """The record of a case that lies whole in the store; nothing of another."""
+    try:
+        known = json.loads((folder / "case.json").read_text())
+        whole = all((folder / name).is_file() for name in known["arrays"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    return known if whole else {}
 
 
 def _stored(case: str, subject: str, site: str, folder: Path, known: dict) -> StoredCase:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,39 +17,30 @@ AFFINE_TOLERANCE = 0.05
 
 def corner_distance(a: Header, b: Header) -> float:
     """Largest distance between the same corner of two grids of one shape, in voxels."""
-    corners = np.stack(np.meshgrid(*[[0, s - 1] for s in a.shape[:3]], indexing="ij"), -1)
+    corners = np.stack(np.meshgrid(*[[0, s - 1] for s in a.shape], indexing="ij"), -1)
     points = np.concatenate([corners.reshape(-1, 3), np.ones((8, 1))], axis=1)
     distance = np.linalg.norm(points @ (a.affine - b.affine).T, axis=1).max()
-    return float(distance / min(a.spacing[:3]))
+    return float(distance / min(a.spacing))
 
 
-def _grid(case: Case, modalities: Sequence[str]) -> tuple[list[Problem], bool]:
-    """Problems of a case's headers; whether its files are worth reading on."""
-    files = [case.images[m] for m in modalities] + ([case.label] if case.label else [])
-    headers: dict[Path, Header] = {}
+def _grids(headers: Mapping[Path, Header]) -> list[Problem]:
+    """Whether the files of a case lie on the grid of the first of them."""
     problems: list[Problem] = []
-    for file in files:
-        try:
-            headers[file] = read_header(file)
-        except UserError as error:
-            problems.append(_problem(file, error))
-    if problems:
-        return problems, False
-    reference = files[0]
-    for file in files[1:]:
-        mine, other = headers[file].shape, headers[reference].shape
-        if mine != other:
+    reference, *others = headers
+    for file in others:
+        mine, other = headers[file], headers[reference]
+        if mine.shape != other.shape:
             problems.append(
                 Problem(
                     "error",
                     str(file),
                     f"shape differs from that of {reference}",
-                    " × ".join(map(str, mine)),
-                    " × ".join(map(str, other)),
+                    " × ".join(map(str, mine.shape)),
+                    " × ".join(map(str, other.shape)),
                     "pair the files of one scan, or resample one to the other's grid",
                 )
             )
-        elif (distance := corner_distance(headers[reference], headers[file])) > AFFINE_TOLERANCE:
+        elif (distance := corner_distance(other, mine)) > AFFINE_TOLERANCE:
             problems.append(
                 Problem(
                     "error",
@@ -60,7 +51,7 @@ def _grid(case: Case, modalities: Sequence[str]) -> tuple[list[Problem], bool]:
                     "pair the files of one scan, or resample one to the other's grid",
                 )
             )
-    return problems, not problems
+    return problems
 
 
 def _problem(file: Path, error: UserError) -> Problem:
@@ -86,7 +77,16 @@ def _image_content(file: Path) -> list[Problem]:
             )
         ]
     if image.min() == image.max():
-        return [Problem("error", str(file), "every voxel has the same value", image.flat[0])]
+        return [
+            Problem(
+                "error",
+                str(file),
+                "every voxel has the same value",
+                f"{image.flat[0]:g}",
+                "more than one value",
+                "export the image again, or leave the case out",
+            )
+        ]
     return []
 
 
@@ -95,13 +95,14 @@ def _label_content(file: Path, dataset: Dataset) -> list[Problem]:
         label = read_volume(file)
     except UserError as error:
         return [_problem(file, error)]
-    if not np.isfinite(label).all() or not np.array_equal(label, np.round(label)):
+    bad = ~np.isfinite(label) | (label != np.round(label))
+    if bad.any():
         return [
             Problem(
                 "error",
                 str(file),
                 "the label map holds values that are not whole numbers",
-                _some(np.unique(label[np.isfinite(label)])),
+                _some(np.unique(label[bad])),
                 _declared(dataset),
                 "export the labels without interpolation",
             )
@@ -120,7 +121,16 @@ def _label_content(file: Path, dataset: Dataset) -> list[Problem]:
             )
         ]
     if values.tolist() == [0]:
-        return [Problem("warning", str(file), "the label map is empty", "only 0")]
+        return [
+            Problem(
+                "warning",
+                str(file),
+                "the label map is empty",
+                "only 0",
+                _declared(dataset),
+                "nothing, if nothing is to be seen in the image",
+            )
+        ]
     return []
 
 
@@ -139,7 +149,7 @@ def verify_cases(
     modalities: Sequence[str],
     on_case: Callable[[str], None] = lambda _: None,
 ) -> list[Problem]:
-    """Checks the headers, then the content, of the cases' images and label maps.
+    """Checks the grids and the content of the cases' images and label maps.
 
     Args:
         dataset: declares the label values.
@@ -152,13 +162,17 @@ def verify_cases(
     """
     problems: list[Problem] = []
     for case in cases:
-        present = [m for m in modalities if m in case.images]
-        found, readable = _grid(case, present)
-        problems += found
-        if readable:
-            for modality in present:
-                problems += _image_content(case.images[modality])
-            if case.label:
-                problems += _label_content(case.label, dataset)
+        images = [case.images[m] for m in modalities if m in case.images]
+        headers: dict[Path, Header] = {}
+        for file in [*images, case.label] if case.label else images:
+            try:
+                headers[file] = read_header(file)
+            except UserError as error:
+                problems.append(_problem(file, error))
+        if headers:
+            problems += _grids(headers)
+        for file in headers:
+            content = _label_content(file, dataset) if file == case.label else _image_content(file)
+            problems += content
         on_case(case.id)
     return problems

@@ -73,9 +73,7 @@ def logme_from_statistics(
     sums = stats.counts[:, None] * stats.means
     mean = sums.sum(0) / jnp.maximum(n, 1)
     power, directions = jnp.linalg.eigh(stats.scatter + n * mean[:, None] * mean[None, :])
-    # n rows span at most n directions: what eigh finds beyond them is rounding.
-    within_rank = jnp.arange(num_features)[::-1] < n
-    kept = (power > num_features * FLOAT64_EPS * power[-1]) & within_rank
+    kept = power > num_features * FLOAT64_EPS * power[-1]
     power = jnp.where(kept, power, 0)
     projected = product(sums, directions) ** 2
     projected = jnp.where(kept[None, :], projected / jnp.where(kept, power, 1)[None, :], 0)

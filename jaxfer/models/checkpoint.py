@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 from pathlib import Path
@@ -14,6 +15,18 @@ import orbax.checkpoint as ocp
 from jaxfer.errors import UserError
 from jaxfer.models.unet import UNet
 
+_DIGEST = "sha256"
+
+
+def _digest(folder: Path) -> str:
+    """Of the names and the bytes of all files, this one's own record excepted."""
+    total = hashlib.sha256()
+    files = [f for f in folder.rglob("*") if f.is_file() and f != folder / _DIGEST]
+    for file in sorted(files):
+        total.update(str(file.relative_to(folder)).encode() + b"\0")
+        total.update(hashlib.sha256(file.read_bytes()).digest())
+    return total.hexdigest()
+
 
 def save_params(folder: Path, params: Any) -> None:
     """Writes a pytree of arrays to a folder, under a temporary name first."""
@@ -23,8 +36,26 @@ def save_params(folder: Path, params: Any) -> None:
     shutil.rmtree(temporary, ignore_errors=True)
     with ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save(temporary, params)
+    (temporary / _DIGEST).write_text(_digest(temporary))
     shutil.rmtree(folder, ignore_errors=True)
     temporary.rename(folder)
+
+
+def _shapes(params: Any) -> dict[str, tuple[int, ...]]:
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    return {jax.tree_util.keystr(p, simple=True, separator="/"): leaf.shape for p, leaf in leaves}
+
+
+def _check(folder: Path, checkpointer: ocp.StandardCheckpointer, wanted: Any) -> None:
+    """Raises before orbax reads: its readers fail with pages of messages from their threads."""
+    record = folder / _DIGEST
+    if record.is_file() and record.read_text() != _digest(folder):
+        raise ValueError("its files are not those that were written: damaged, or not copied whole")
+    stored, asked = _shapes(checkpointer.metadata(folder).item_metadata.tree), _shapes(wanted)
+    wrong = sorted(k for k in stored | asked if stored.get(k) != asked.get(k))
+    if wrong:
+        told = [f"{k} {stored.get(k, 'absent')}, not {asked.get(k, 'absent')}" for k in wrong]
+        raise ValueError("; ".join(told))
 
 
 def load_params(folder: Path, model: UNet, patch: tuple[int, int]) -> Any:
@@ -33,15 +64,15 @@ def load_params(folder: Path, model: UNet, patch: tuple[int, int]) -> Any:
     Raises:
         UserError: nothing lies there, or it is damaged or another network's.
     """
+    folder = folder.resolve()
     image = jax.ShapeDtypeStruct((1, *patch, 1), jnp.float32)
     shapes = jax.eval_shape(model.init, jax.random.key(0), image)["params"]
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    wanted = jax.tree.map(
-        lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=device), shapes
-    )
+    wanted = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=device), shapes)
     try:
         with ocp.StandardCheckpointer() as checkpointer:
-            return checkpointer.restore(folder.resolve(), wanted)
+            _check(folder, checkpointer, wanted)
+            return checkpointer.restore(folder, wanted)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"{folder}: the network's parameters cannot be read",

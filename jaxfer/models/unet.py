@@ -77,9 +77,7 @@ class UNet(nn.Module):
     widths: Sequence[int]
 
     @nn.compact
-    def __call__(
-        self, image: Float[Array, "b h w m"]
-    ) -> tuple[Float[Array, "b h w c"], Features]:
+    def __call__(self, image: Float[Array, "b h w m"]) -> tuple[Float[Array, "b h w c"], Features]:
         """Returns the logits, and the output of each level by name (``decoder_0`` is the finest)."""
         features: Features = {}
         x = image

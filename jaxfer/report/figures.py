@@ -200,9 +200,9 @@ def risk_picture(
     """A slice of a risk map in colours, with the reference outlined in white.
 
     Args:
-        risk: the weights.
+        risk: the map.
         truth: the masks to outline; none for a map alone.
-        limits: the weights of the darkest and the brightest colour.
+        limits: the risks of the darkest and the brightest colour.
         aspect: height of a pixel over its width.
 
     Returns:
@@ -225,7 +225,7 @@ def risk_picture(
 
 
 def colour_bar() -> bytes:
-    """The colours of a risk map from the lowest weight to the highest, as a strip."""
+    """The colours of a risk map from the lowest risk to the highest, as a strip."""
     with style.context(_STYLE):
         figure = Figure(figsize=(2.56, 0.1), dpi=100)
         axes = figure.add_axes((0, 0, 1, 1))

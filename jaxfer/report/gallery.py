@@ -35,7 +35,7 @@ class PictureRow:
 
 @dataclass(frozen=True)
 class Scale:
-    """The risk weights of the darkest and the brightest colour; clipped: some weights are above."""
+    """The risks of the darkest and the brightest colour, in nats; clipped: some risks are above."""
 
     low: float
     high: float

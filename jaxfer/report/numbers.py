@@ -29,8 +29,9 @@ def distance_text(value: float | None) -> str:
 
 
 def score_text(value: float | None) -> str:
-    """The score of a transferability metric: four decimals, fewer where the number is large."""
-    return _written(value, ".4f" if abs(number(value)) < 100 else ",.1f")
+    """The score of a transferability metric: four decimals, more if it is small, fewer if large."""
+    size = abs(number(value))
+    return _written(value, ".5f" if size < 0.1 else ".4f" if size < 100 else ",.1f")
 
 
 def span_text(interval: tuple[float, float], write: Callable[[float], str] = dice_text) -> str:

@@ -136,7 +136,7 @@ def _method_panels(run: Run) -> tuple[Panel, ...]:
     )
 
 
-def _start_and_loss(about: Mapping[str, str]) -> str:
+def _start_and_loss(about: Mapping[str, Any]) -> str:
     parts = {"starts from": about.get("initial"), "minimises": about.get("loss")}
     return "; ".join(f"{verb} {words}" for verb, words in parts.items() if words)
 

@@ -88,7 +88,7 @@ class Finetuning:
     """The outcome of the finetune stage: where each method started, what it minimised, the map."""
 
     source: str
-    methods: Mapping[str, Mapping[str, str]]
+    methods: Mapping[str, Mapping[str, Any]]
     steps: int
     seeds: tuple[int, ...]
     risk: Mapping[str, Any]
@@ -219,6 +219,7 @@ class Run:
     workdir: Path
     config: Mapping[str, Any]
     about: Mapping[str, Any] | None
+    prepared: Mapping[str, Any] | None
     split: Mapping[str, tuple[str, ...]] | None
     problems: tuple[Problem, ...] | None
     ranking: Ranking | None
@@ -234,7 +235,9 @@ class Run:
 
     @property
     def synthetic(self) -> bool:
-        return bool((self.about or {}).get("synthetic", False))
+        """Whether the target's subjects are simulated: said at the start or once they were made."""
+        said, made = self.about or {}, self.prepared or {}
+        return bool(said.get("synthetic") or made.get("synthetic_target"))
 
 
 def read_run(workdir: Path) -> Run:
@@ -260,6 +263,7 @@ def read_run(workdir: Path) -> Run:
         workdir=workdir,
         config=_record(workdir / "config.json") or {},
         about=_record(workdir / "run.json"),
+        prepared=_record(workdir / "prepare/prepared.json"),
         split=_split(workdir / "prepare/splits.json"),
         problems=_problems(workdir / "prepare/verify.json"),
         ranking=_ranking(workdir / "select/selection.json"),
@@ -392,14 +396,14 @@ def _source_curves(folder: Path) -> tuple[Curve, ...]:
 
 
 def _card_name(folder: Path) -> str:
-    """The task on a source's card, as dataset/site/modality/RoI; without one, the folder's name."""
+    """The name of the task on a source's card; without one, the folder's name."""
     card = folder / "card.json"
     if not card.is_file():
         return folder.name
     with reading(card):
         task = _json(card).get("task") or {}
         parts = [str(task[key]) for key in ("dataset", "site", "modality", "roi") if task.get(key)]
-    return "/".join(parts) or folder.name
+        return str(task.get("name") or "/".join(parts) or folder.name)
 
 
 def _method_curves(folder: Path) -> dict[str, tuple[Curve, ...]]:
@@ -422,10 +426,7 @@ def _finetuning(path: Path) -> Finetuning | None:
         record = _json(path)
         return Finetuning(
             source=_words(record.get("source")),
-            methods={
-                str(method): {str(key): _words(value) for key, value in about.items()}
-                for method, about in record["methods"].items()
-            },
+            methods={str(method): dict(about) for method, about in record["methods"].items()},
             steps=int(record["steps"]),
             seeds=tuple(int(seed) for seed in record["seeds"]),
             risk=dict(record.get("risk") or {}),
@@ -451,7 +452,9 @@ def _evaluation(workdir: Path) -> Evaluation | None:
         record = dict(_json(summary))
         methods, gains = record.pop("methods"), record.pop("gain", None) or {}
         method_summaries = tuple(_method_summary(m, methods[m]) for m in in_order(methods))
-        method_gains = tuple(_gain(pair, gain) for pair, gain in gains.items())
+        # What the weighting adds stands first: the question that a run answers last.
+        pairs = sorted(gains, key=lambda pair: pair != "weighted - plain")
+        method_gains = tuple(_gain(pair, gains[pair]) for pair in pairs)
         if not methods:
             raise ValueError("it summarises no method")
     return Evaluation(

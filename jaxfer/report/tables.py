@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from jaxfer.report.numbers import ABSENT
 from jaxfer.report.records import CaseScore, Evaluation, Finetuning, Ranking, Source, in_order
 
 METHOD_NAMES = {
@@ -162,17 +163,26 @@ def flat(record: Mapping[str, Any], prefix: str = "") -> tuple[tuple[str, str], 
         name = f"{prefix}{key}"
         if isinstance(value, Mapping):
             rows.extend(flat(value, f"{name}."))
-        elif isinstance(value, (list, tuple)):
-            rows.append((name, ", ".join(str(item) for item in value)))
         else:
-            rows.append((name, str(value)))
+            rows.append((name, _plain(value)))
     return tuple(rows)
+
+
+def _plain(value: object) -> str:
+    """A value of a record in words: numbers to six digits, lists without brackets, null a dash."""
+    if value is None:
+        return ABSENT
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(_plain(item) for item in value)
+    return str(value)
 
 
 def reading_rows(finetuning: Finetuning) -> tuple[tuple[str, str], ...]:
     """The readings that a run used: what each method starts from and minimises, and its map."""
     methods = {
-        method_name(method): "; ".join(f"{key}: {words}" for key, words in about.items())
+        method_name(method): "; ".join(f"{key}: {_plain(value)}" for key, value in about.items())
         for method, about in finetuning.methods.items()
     }
     return flat(methods) + flat(finetuning.risk, "risk.")

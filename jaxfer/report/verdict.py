@@ -86,12 +86,13 @@ def _on_best(best: Source, ranked: list[Source], metric: str, key: str, shelf: i
         ]
     if math.isnan(best.scores.get(key, math.nan)):
         return [f"No source has a {metric} score, so their order says nothing."]
-    others = sorted((source for source in ranked if source is not best), key=lambda s: s.rank or 0)
+    second = min((source for source in ranked if source is not best), key=lambda s: s.rank or 0)
+    next_score = score_text(second.scores.get(key))
+    tie = ", the same to the digits shown" if next_score == score else ""
     return [
         f"By {metric} the best source is {best.name}.",
-        f"It scores {score}; the next, {others[0].name}, {score_text(others[0].scores.get(key))}; "
-        f"{len(ranked)} of {count_text(shelf, 'source')} were left to rank after modality and RoI "
-        f"analysis.",
+        f"It scores {score}; the next, {second.name}, {next_score}{tie}. {len(ranked)} of "
+        f"{count_text(shelf, 'source')} were left to rank after modality and RoI analysis.",
     ]
 
 

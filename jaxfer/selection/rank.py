@@ -65,7 +65,9 @@ def filter_modality(
     decided = [
         _decide(c, "modality", True, f"same modality as the target: {modality}")
         if fits
-        else _decide(c, "modality", False, f"modality {c.task.modality}, the target's is {modality}")
+        else _decide(
+            c, "modality", False, f"modality {c.task.modality}, the target's is {modality}"
+        )
         for c, fits in zip(candidates, same, strict=True)
     ]
     return decided, []
@@ -79,7 +81,7 @@ def filter_roi(candidates: Sequence[Candidate], keep: int) -> list[Candidate]:
         keep: how many; 0 keeps all. Equals of the last one kept are kept too. A source without a
             similarity counts as the least similar.
     """
-    left = sorted((-_comparable(c.roi_similarity) for c in candidates if c.kept))
+    left = sorted(-_comparable(c.roi_similarity) for c in candidates if c.kept)
     limit = math.inf if keep == 0 or len(left) <= keep else left[keep - 1]
     decided = []
     for c in candidates:

@@ -14,7 +14,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Float32, Int, Int32
+from jaxtyping import Array, Bool, Float, Float32, Integer, UInt8
 
 from jaxfer.data.sampler import TaskCase
 from jaxfer.metrics import (
@@ -66,13 +66,13 @@ class SourceScores:
 
 
 @compiled_in_float64("model", "layer")
-def _accumulate(
+def accumulate(
     model: UNet,
     layer: str,
     params: Any,
     stats: tuple[LabelStatistics, FeatureStatistics],
     image: Float[Array, "b h w 1"],
-    labels: Int[Array, "b h w"],
+    labels: Integer[Array, "b h w"],
 ) -> tuple[tuple[LabelStatistics, FeatureStatistics], Float[Array, "b h w s"]]:
     log_probs, features = forward(model, params, image)
     mask = labels != IGNORE
@@ -87,10 +87,10 @@ def _accumulate(
 
 def _owned(
     classes: np.ndarray, chosen: list[Tile], places: list[Tile], patch: tuple[int, int], rows: int
-) -> Int32[np.ndarray, "b h w"]:
+) -> UInt8[np.ndarray, "b h w"]:
     """The labels of a batch's tiles, each voxel in one tile only, ignored elsewhere."""
     firsts = [sorted({t.start[axis] for t in places}) for axis in range(2)]
-    labels = np.full((rows, *patch), IGNORE, np.int32)
+    labels = np.full((rows, *patch), IGNORE, np.uint8)
     for row, tile in enumerate(chosen):
         labels[row] = read_tile(classes, tile, patch, IGNORE)
         for axis in range(2):
@@ -102,7 +102,7 @@ def _owned(
 
 def _batches(
     case: TaskCase, patch: tuple[int, int], batch_size: int
-) -> Iterator[tuple[int, Float32[np.ndarray, "b h w 1"], Int32[np.ndarray, "b h w"]]]:
+) -> Iterator[tuple[int, Float32[np.ndarray, "b h w 1"], UInt8[np.ndarray, "b h w"]]]:
     image, classes = case.image(), case.classes()
     places = tiles(image.shape, patch, 0.0)
     for chosen, batch in tile_batches(image, places, patch, batch_size):
@@ -153,7 +153,7 @@ def score_source(
             )
             kept.append([])
             for number, image, labels in _batches(case, patch, batch_size):
-                stats, log_probs = _accumulate(
+                stats, log_probs = accumulate(
                     source.model, layer, source.params, stats, image, labels
                 )
                 np.asarray(log_probs, np.float32).tofile(file)
@@ -168,7 +168,9 @@ def score_source(
         ends = np.cumsum([len(labels) for labels in kept])
         of_cases = tuple(
             CaseStatistics(
-                case.stored.id, *stats, _second_pass(rows[end - len(own) : end], own, log_conditional)
+                case.stored.id,
+                *stats,
+                _second_pass(rows[end - len(own) : end], own, log_conditional),
             )
             for case, stats, own, end in zip(cases, first, kept, ends, strict=True)
         )

@@ -15,11 +15,10 @@ from jaxfer.models.zoo import Source, load_source
 from jaxfer.stages.prepare import Prepared
 from jaxfer.stages.risk import make_risk_maps
 from jaxfer.stages.run import Run, read_json, write_json
-from jaxfer.stages.training import network, scaled_loss, train
+from jaxfer.stages.training import Objective, network, objective, train
 from jaxfer.tasks import Task
 from jaxfer.train.finetune import Transferred, frequency_weights, transfer_params
 from jaxfer.train.loop import initial_params
-from jaxfer.train.step import Loss
 
 
 @dataclass(frozen=True)
@@ -28,7 +27,7 @@ class _Method:
 
     transferred: bool
     cases: list[TaskCase]
-    loss: Loss
+    minimised: Objective
     words: str
 
 
@@ -50,8 +49,8 @@ def chosen_source(run: Run) -> Task:
 def _methods(run: Run, cases: list[TaskCase], weighted: list[TaskCase]) -> dict[str, _Method]:
     settings = run.config.finetune
     frequency = frequency_weights(cases)
-    base = scaled_loss(settings, cases, frequency)
-    risk = scaled_loss(
+    base = objective(settings, cases, frequency)
+    risk = objective(
         settings,
         weighted,
         tuple(1.0 for _ in frequency),
@@ -93,7 +92,7 @@ def _train_one(
         run.config.finetune,
         start,
         method.cases,
-        method.loss,
+        method.minimised,
         model=model,
         seed=seed,
         log=folder / "metrics.jsonl",
@@ -137,7 +136,7 @@ def run(run: Run) -> str:
             trained += 1
     leaves = _transferred(run, source, cases, seeds[0])
     if "weighted" in methods:
-        risk["effective_scale"] = methods["weighted"].loss.scale
+        risk["effective_scale"] = methods["weighted"].minimised.scale
     write_json(
         run.workdir / "finetune" / "summary.json",
         {
@@ -146,8 +145,8 @@ def run(run: Run) -> str:
                 name: {
                     "initial": source_task.name if m.transferred else "random",
                     "loss": m.words,
-                    "class_weights": list(m.loss.class_weights),
-                    "scale": m.loss.scale,
+                    "class_weights": list(m.minimised.class_weights),
+                    "scale": m.minimised.scale,
                 }
                 for name, m in methods.items()
             },

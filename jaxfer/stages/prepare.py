@@ -126,9 +126,7 @@ def _plan(run: Run) -> _Plan:
             usable, seed=config.seed, validation_fraction=config.data.validation_fraction
         )
     modalities = {
-        name: tuple(
-            sorted({t.modality for t in (target, *sources) if t.dataset == name})
-        )
+        name: tuple(sorted({t.modality for t in (target, *sources) if t.dataset == name}))
         for name in datasets
     }
     return _Plan(datasets, problems, unavailable, splits, modalities)
@@ -140,9 +138,7 @@ def inputs(run: Run) -> Any:
         plan = _plan(run)
         return {
             name: [
-                case_fingerprint(
-                    case, plan.modalities[name], plan.preprocessing(run, name)
-                )
+                case_fingerprint(case, plan.modalities[name], plan.preprocessing(run, name))
                 for case in plan.cases(name)
             ]
             for name in plan.datasets

@@ -17,7 +17,7 @@ from jaxfer.models.zoo import read_card, save_source
 from jaxfer.selection.roi import foreground_masks
 from jaxfer.stages.prepare import Prepared
 from jaxfer.stages.run import Run, versions
-from jaxfer.stages.training import network, scaled_loss, train
+from jaxfer.stages.training import network, objective, train
 from jaxfer.tasks import IGNORE, Task
 from jaxfer.train.finetune import frequency_weights
 from jaxfer.train.loop import initial_params
@@ -87,9 +87,7 @@ def _card(
         "patch": list(run.config.model.patch),
         "widths": list(run.config.model.widths),
         "validation_dice": float(np.mean(known)) if known else None,
-        "validation_dice_by_class": {
-            k: None if math.isnan(v) else v for k, v in by_class.items()
-        },
+        "validation_dice_by_class": {k: None if math.isnan(v) else v for k, v in by_class.items()},
         "train_subjects": sorted({c.stored.subject for c in train}),
         "validation_subjects": sorted({c.stored.subject for c in validation}),
         "synthetic": prepared.synthetic(task),
@@ -128,7 +126,7 @@ def run(run: Run) -> str:
                 run.config.pretrain,
                 initial_params(model, tuple(run.config.model.patch), seed),
                 train_cases,
-                scaled_loss(run.config.pretrain, train_cases, frequency_weights(train_cases)),
+                objective(run.config.pretrain, train_cases, frequency_weights(train_cases)),
                 model=model,
                 seed=seed,
                 log=folder / "metrics.jsonl",

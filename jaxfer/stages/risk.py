@@ -23,9 +23,7 @@ from jaxfer.train.predict import predict_volume
 from jaxfer.train.risk_map import amplified, instance_risk, normalised, positional_risk
 
 
-def source_log_probs(
-    run: Run, source: Source, image: np.ndarray
-) -> Float32[np.ndarray, "x y z s"]:
+def source_log_probs(run: Run, source: Source, image: np.ndarray) -> Float32[np.ndarray, "x y z s"]:
     """The frozen source's log-probabilities of every voxel of a stored image."""
     probs = predict_volume(
         source.model,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from ml_collections import ConfigDict
@@ -11,7 +12,8 @@ from jaxfer.data.augment import Augmentation
 from jaxfer.data.sampler import TaskCase, training_batches
 from jaxfer.models.unet import UNet
 from jaxfer.train.finetune import mean_weight
-from jaxfer.train.loop import Schedule, fit
+from jaxfer.train.loop import fit
+from jaxfer.train.schedule import Schedule
 from jaxfer.train.step import Loss, Params
 
 
@@ -19,21 +21,29 @@ def network(config: ConfigDict, num_classes: int) -> UNet:
     return UNet(num_classes=num_classes, widths=tuple(config.model.widths))
 
 
-def scaled_loss(
+@dataclass(frozen=True)
+class Objective:
+    """What a training minimises: the loss, and how its cross-entropy weighs the classes."""
+
+    loss: Loss
+    class_weights: tuple[float, ...]
+    scale: float
+
+
+def objective(
     settings: ConfigDict,
     cases: Sequence[TaskCase],
     class_weights: tuple[float, ...],
     *,
     region: str = "all",
     denominator: str = "pixels",
-) -> Loss:
-    """A loss whose cross-entropy weighs every voxel of the cases with 1 on average."""
-    return Loss(
-        class_weights=class_weights,
-        region=region,
-        denominator=denominator,
-        scale=1.0 / mean_weight(cases, class_weights, denominator, region),
-        dice_weight=settings.dice_weight,
+) -> Objective:
+    """An objective whose cross-entropy weighs the voxels of the cases with 1 on average."""
+    scale = 1.0 / mean_weight(cases, class_weights, denominator, region)
+    return Objective(
+        Loss(region=region, denominator=denominator, dice_weight=settings.dice_weight),
+        tuple(scale * weight for weight in class_weights),
+        scale,
     )
 
 
@@ -42,7 +52,7 @@ def train(
     settings: ConfigDict,
     params: Params,
     cases: Sequence[TaskCase],
-    loss: Loss,
+    minimised: Objective,
     *,
     model: UNet,
     seed: int,
@@ -55,7 +65,7 @@ def train(
         config: the whole; its ``model`` and ``augment`` are read.
         settings: ``config.pretrain`` or ``config.finetune``.
         params: to start from.
-        loss: what is minimised.
+        minimised: the loss and its class weights.
         seed: of the order of the patches and of the augmentation.
         log: file of the records.
         on_step: called with the step and the last known loss.
@@ -80,7 +90,8 @@ def train(
         batches,
         model=model,
         schedule=schedule,
-        loss=loss,
+        loss=minimised.loss,
+        class_weights=minimised.class_weights,
         augmentation=Augmentation(**config.augment),
         seed=seed,
         log=log,

@@ -31,10 +31,9 @@ def map_weighted_cross_entropy(
     *,
     region: str = "all",
     denominator: str = "foreground",
-    foreground_fraction: Float[Array, "b"] | None = None,
-    scale: float = 1.0,
+    foreground_fraction: Float[Array, b] | None = None,
 ) -> SumAndNormaliser:
-    """Cross-entropy weighted by a map, per image: scale / d_i · Σ_{p∈S} R_i(p) · CE_i(p).
+    """Cross-entropy weighted by a map, per image: (1 / d_i) Σ_{p∈S} R_i(p) · CE_i(p).
 
     "Transfer Risk Map" (arXiv 2502.02340) weights the loss by the map and normalises it "with the
     image's foreground size"; its equation is not public. Our reading: the image is the volume, not
@@ -48,21 +47,21 @@ def map_weighted_cross_entropy(
         weights: R, not negative; no gradient flows into it.
         valid: pixels that count; ignored pixels and padding are not valid.
         region: S, "all" or "foreground".
-        denominator: d_i, "foreground" or "pixels" (the number of valid pixels); at least 1.
+        denominator: d_i, "foreground" or "pixels" (the number of pixels of S); at least 1 where
+            the patch itself is counted.
         foreground_fraction: share of foreground in each patch's volume, for "foreground"; None
             takes the patch itself as the image.
-        scale: one constant for all images; chosen so that the mean weight is 1, it keeps the ratio
-            to other losses the same for every map.
 
     Returns:
         (loss, 1) per image; (0, 0) for an image without a valid pixel.
     """
-    weights = jax.lax.stop_gradient(weights)
     losses = pixel_cross_entropy(logits, labels, valid)
     pixels = valid.sum((1, 2)).astype(jnp.float32)
     is_foreground = valid & (labels > 0)
     inside = is_foreground if region == "foreground" else valid
-    total = jnp.where(inside, weights * losses, 0.0).sum((1, 2))
+    # Masked before the product: 0 × NaN would come back through the gradient.
+    factors = jax.lax.stop_gradient(jnp.where(inside, weights, 0.0))
+    total = (factors * losses).sum((1, 2))
     if denominator == "pixels":
         size = inside.sum((1, 2)).astype(jnp.float32)
     elif foreground_fraction is None:
@@ -71,7 +70,7 @@ def map_weighted_cross_entropy(
         size = foreground_fraction * pixels
     floor = 1e-6 if foreground_fraction is not None else 1.0
     used = (pixels > 0).astype(jnp.float32)
-    return used * scale * total / jnp.maximum(size, floor), used
+    return used * total / jnp.maximum(size, floor), used
 
 
 def soft_dice(

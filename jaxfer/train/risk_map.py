@@ -56,7 +56,7 @@ def positional_risk(
     probs: Float[np.ndarray, "n h w s"],
     labels: Integer[np.ndarray, "n h w"],
     valid: Bool[np.ndarray, "n h w"],
-    prior: Float[np.ndarray, "c"],
+    prior: Float[np.ndarray, c],
     *,
     stride: int,
     smoothing: float,
@@ -77,13 +77,14 @@ def positional_risk(
         ancestor's public code leaves a value below the valid range there).
     """
     classes = len(prior)
-    theta, usable = _cells(probs, stride).astype(np.float64), _cells(valid, stride)
+    theta = _cells(np.where(valid[..., None], probs, 0.0), stride).astype(np.float64)
+    usable = _cells(valid, stride)
     truth = _cells(np.where(valid, labels, 0), stride)
     indicator = (truth[..., None] == np.arange(classes)) & usable[..., None]
     joint = np.einsum("uvmc,uvms->uvcs", indicator.astype(np.float64), theta)
     joint += smoothing * np.asarray(prior, np.float64)[:, None]
     mass = joint.sum(2, keepdims=True)
-    conditional = np.divide(joint, mass, out=np.zeros_like(joint), where=mass > 0)
+    conditional = np.divide(joint, mass, out=np.zeros_like(joint), where=mass != 0)
     rows = np.take_along_axis(conditional, truth[..., None], axis=2)
     expected = np.clip((rows * theta).sum(-1), FLOOR, 1.0)
     total = np.where(usable, -np.log(expected), 0.0).sum(2)

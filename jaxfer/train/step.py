@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int, Key
 
 from jaxfer.data.augment import Augmentation, augment_patch
@@ -17,45 +19,46 @@ from jaxfer.errors import UserError
 from jaxfer.models.unet import UNet
 from jaxfer.tasks import IGNORE
 from jaxfer.train.losses import map_weighted_cross_entropy, soft_dice
+from jaxfer.train.schedule import Schedule
 
 Params = Any
 DeviceBatch = dict[str, Array]
 
 
 class TrainState(NamedTuple):
-    """What a step changes."""
+    """What a step reads and changes; the key, of the augmentation, stays as it is."""
 
     step: Int[Array, ""]
     params: Params
     opt_state: optax.OptState
+    key: Key[Array, ""]
 
 
 @dataclass(frozen=True)
 class Loss:
-    """The base loss and the weighted one: both are a map times a class weight.
+    """What of the loss is compiled in; how pixels weigh is data (``risk``, ``class_weights``).
 
     Attributes:
-        class_weights: factor per class, background first; ones leave the map alone.
         region, denominator: of ``map_weighted_cross_entropy``.
-        scale: makes the mean weight over the training volumes 1.
         dice_weight: of the soft Dice loss beside the cross-entropy.
     """
 
-    class_weights: tuple[float, ...]
     region: str = "all"
     denominator: str = "pixels"
-    scale: float = 1.0
     dice_weight: float = 1.0
 
 
 def example_losses(
     loss: Loss, logits: Float[Array, "b h w c"], batch: DeviceBatch
-) -> dict[str, tuple[Float[Array, "b"], Float[Array, "b"]]]:
-    """Each part of the loss as (sum, normaliser) per image."""
+) -> dict[str, tuple[Float[Array, b], Float[Array, b]]]:
+    """Each part of the loss as (sum, normaliser) per image.
+
+    A pixel's weight in the cross-entropy is its risk times its image's weight for its class.
+    """
     labels = batch["label"]
     valid = labels != IGNORE
-    factors = jnp.asarray(loss.class_weights, jnp.float32)
-    weights = batch["risk"] * factors[jnp.where(valid, labels, 0)]
+    by_class = jax.vmap(jnp.take)(batch["class_weights"], jnp.where(valid, labels, 0))
+    weights = batch["risk"] * by_class
     cross_entropy = map_weighted_cross_entropy(
         logits,
         labels,
@@ -64,7 +67,6 @@ def example_losses(
         region=loss.region,
         denominator=loss.denominator,
         foreground_fraction=batch["foreground_fraction"],
-        scale=loss.scale,
     )
     return {"cross_entropy": cross_entropy, "dice_loss": soft_dice(logits, labels, valid)}
 
@@ -87,7 +89,6 @@ def train_step(
     optimizer: optax.GradientTransformation,
     loss: Loss,
     augmentation: Augmentation | None,
-    key: Key[Array, ""],
     axis_name: str | None = None,
 ) -> tuple[TrainState, dict[str, Float[Array, ""]]]:
     """Gradient of the loss over the whole batch, and one update.
@@ -98,14 +99,15 @@ def train_step(
 
     Args:
         batch: this device's share: ``image``, ``label``, ``risk``, ``foreground_fraction``,
-            ``index``; and ``weight`` [b], 0 for images that only fill the batch up.
+            ``index``; ``class_weights`` [b c]; and ``weight`` [b], 0 for images that only fill the
+            batch up.
         axis_name: of the mapped devices; None on one device.
 
     Returns:
         The new state, and the loss, its parts and the gradient's norm over the whole batch.
     """
     if augmentation is not None:
-        batch = _augmented(batch, key, augmentation)
+        batch = _augmented(batch, state.key, augmentation)
 
     def local_sums(params: Params) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
         logits, _ = model.apply({"params": params}, batch["image"])
@@ -124,7 +126,7 @@ def train_step(
     params = optax.apply_updates(state.params, updates)
     metrics = {name: value / examples for name, value in sums.items()}
     metrics["gradient_norm"] = optax.global_norm(gradient)
-    return TrainState(state.step + 1, params, opt_state), metrics
+    return TrainState(state.step + 1, params, opt_state, state.key), metrics
 
 
 def shard(batch: dict[str, Any], devices: int) -> dict[str, Any]:
@@ -145,23 +147,34 @@ def shard(batch: dict[str, Any], devices: int) -> dict[str, Any]:
     return {k: v.reshape(devices, size // devices, *v.shape[1:]) for k, v in batch.items()}
 
 
+def replicate(state: TrainState, devices: int) -> TrainState:
+    """A copy of the state on each local device, placed as the mapped step gives it back.
+
+    The step takes a state on one device too, but is then compiled a second time for the next one.
+    """
+    mesh = Mesh(np.array(jax.local_devices()[:devices]), ("batch",))
+    return jax.device_put(state, NamedSharding(mesh, PartitionSpec()), may_alias=False)
+
+
+@lru_cache
 def pmap_step(
     *,
     model: UNet,
-    optimizer: optax.GradientTransformation,
+    schedule: Schedule,
     loss: Loss,
     augmentation: Augmentation | None,
-    key: Key[Array, ""],
     devices: int,
 ) -> Callable[[TrainState, DeviceBatch], tuple[TrainState, dict[str, Float[Array, ""]]]]:
-    """The step over all local devices: the state is replicated, the batch is sharded."""
+    """The step over all local devices: the state is replicated, the batch is sharded.
+
+    Compiled once for all trainings that share these arguments and the shape of the batches.
+    """
     step = partial(
         train_step,
         model=model,
-        optimizer=optimizer,
+        optimizer=schedule.optimizer(),
         loss=loss,
         augmentation=augmentation,
-        key=key,
         axis_name="batch",
     )
     return jax.pmap(

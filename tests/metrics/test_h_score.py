@@ -63,12 +63,12 @@ def test_invertible_maps_offsets_and_repeats_change_nothing(draw):
     assert found == pytest.approx(expected, rel=1e-4)
 
 
-def test_a_spectrum_over_eight_decades_of_variance(draw):
+def test_a_spectrum_over_ten_decades_of_variance(draw):
     voxels = draw(1, n=600, features=12)
     rng = np.random.default_rng(2)
     basis = np.linalg.qr(rng.standard_normal((12, 12)))[0]
     clean = np.linalg.qr(voxels.features - voxels.features.mean(0))[0]
-    features = (clean * np.logspace(0, -4, 12)) @ basis.T
+    features = (clean * np.logspace(0, -5, 12)) @ basis.T
     expected = oracle(clean, voxels.labels)
     assert float(score(features.astype(np.float32), voxels.labels)) == pytest.approx(
         expected, rel=1e-3
@@ -82,6 +82,15 @@ def test_dependent_and_constant_columns_add_nothing(draw):
     doubled = voxels.features[:, :2] * 2  # exact in float32
     features = np.concatenate([constant, voxels.features, doubled, constant * 0], axis=1)
     assert float(score(features, voxels.labels)) == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_column_that_is_constant_but_for_rounding_says_nothing(draw):
+    voxels = draw(2)
+    one = np.float32(1)
+    column = np.where(voxels.labels == 1, np.nextafter(one, np.float32(2)), one)[:, None]
+    assert float(score(column, voxels.labels)) == 0
+    found = score(np.concatenate([column, voxels.features], axis=1), voxels.labels)
+    assert float(found) == pytest.approx(oracle(*voxels[::2]), rel=1e-6)
 
 
 def test_probabilities_have_one_direction_less_however_rare_the_roi():

@@ -111,7 +111,13 @@ class FakeRun:
     def pretrained(self) -> FakeRun:
         for place, roi in enumerate(("tissue", "wmh", "csf")):
             folder = self.workdir / f"sources/phantom-ageing-flair-{roi}"
-            task = {"dataset": "phantom", "site": "ageing", "modality": "flair", "roi": roi}
+            task = {
+                "dataset": "phantom",
+                "site": "ageing",
+                "modality": "flair",
+                "roi": roi,
+                "name": f"phantom/ageing/flair/{roi}",
+            }
             write_json(folder / "card.json", {"task": task, "validation_dice": 0.8})
             _write_curve(folder / "metrics.jsonl", steps=200, seed=place)
         return self
@@ -135,9 +141,9 @@ class FakeRun:
         write_json(self.workdir / "finetune/summary.json", summary)
         for case in ("t0", "t1"):
             _, lesions = head(self.shape, seed=40 + int(case[1:]))
-            hard = 1 + 4 * _blurred(lesions)
+            hard = 4 * _blurred(lesions)
             write_volume(self.workdir / f"risk/{case}_instance.nii.gz", hard.astype(np.float32))
-            mild = 1 + 0.5 * _blurred(_blurred(lesions) > 0.1)
+            mild = 0.5 * _blurred(_blurred(lesions) > 0.1)
             write_volume(self.workdir / f"risk/{case}_positional.nii.gz", mild.astype(np.float32))
         return self
 
@@ -197,7 +203,7 @@ class FakeRun:
                 write_volume(self.workdir / file, guess)
                 predictions.setdefault(method, {})[str(seed)] = file
         risk = f"evaluate/risk/{subject}.nii.gz"
-        write_volume(self.workdir / risk, (1 + 5 * _blurred(lesions)).astype(np.float32))
+        write_volume(self.workdir / risk, (5 * _blurred(lesions)).astype(np.float32))
         return {"case": f"{subject}_visit1", "subject": subject,
                 "image": f"data/{subject}_flair.nii.gz", "label": f"data/{subject}_label.nii.gz",
                 "predictions": predictions, "risk": risk}  # fmt: skip

@@ -63,8 +63,13 @@ def page_of(workdir: Path) -> Page:
 
 
 @pytest.fixture(scope="module")
-def whole(finished: Path) -> Page:
-    return page_of(finished)
+def html(finished: Path) -> str:
+    return write_report(finished).read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def whole(html: str) -> Page:
+    return Page(html)
 
 
 def test_sections_stand_in_their_order(whole: Page) -> None:
@@ -92,8 +97,7 @@ def test_the_page_needs_nothing_but_itself(whole: Page) -> None:
     assert all("alt" in image for image in whole.all("img"))
 
 
-def test_style_fetches_nothing(finished: Path) -> None:
-    html = write_report(finished).read_text(encoding="utf-8")
+def test_style_fetches_nothing(html: str) -> None:
     style = html[html.index("<style>") : html.index("</style>")]
     assert "url(" not in style
     assert "@import" not in style
@@ -104,7 +108,7 @@ def test_style_fetches_nothing(finished: Path) -> None:
     [
         "The subjects are synthetic.",
         "By LEEP the best source is phantom/ageing/flair/tissue.",
-        "8 training , 2 validation and 6 test cases",
+        "8 training, 2 validation and 6 test cases",
         "left out: t1 is not the target's modality, flair",
         "left out: RoI similarity 0.04 is below the median, 0.21",
         "no score: fewer than two classes are present",
@@ -128,14 +132,13 @@ def test_the_page_says(whole: Page, words: str) -> None:
 
 
 def test_numbers_are_written_as_promised(whole: Page) -> None:
-    for number in ("0.740", "+13.0", "−1.0", "∞", "–", "−0.0203"):
+    for number in ("0.740", "+13.0", "−1.0", "∞", "–", "−0.02030"):
         assert number in whole.text.split()
     for raw in ("nan", "inf", "None", "NaN"):
         assert raw not in whole.text.split()
 
 
-def test_gains_are_coloured_by_their_sign(finished: Path) -> None:
-    html = write_report(finished).read_text(encoding="utf-8")
+def test_gains_are_coloured_by_their_sign(html: str) -> None:
     assert '<td class="n worse">−1.0</td>' in html
     assert 'better">+13.0</td>' in html
     assert 'better">−' not in html
@@ -147,6 +150,13 @@ def test_real_subjects_are_not_called_synthetic(fake_run) -> None:
     page = page_of(run.workdir)
     assert "The subjects are synthetic" not in page.text
     assert "synthetic" in page.text, "the sources that are, still are"
+
+
+def test_subjects_that_prepare_made_are_called_synthetic(fake_run) -> None:
+    run = fake_run.started(synthetic=False).selected()
+    (run.workdir / "prepare").mkdir()
+    (run.workdir / "prepare/prepared.json").write_text('{"synthetic_target": true}')
+    assert "The subjects are synthetic" in page_of(run.workdir).text
 
 
 def test_data_cannot_become_markup(fake_run, entry) -> None:
@@ -234,9 +244,8 @@ def test_a_broken_picture_file_is_named(fake_run) -> None:
         write_report(run.workdir)
 
 
-def test_the_same_files_make_the_same_page(finished: Path) -> None:
-    first = write_report(finished).read_bytes()
-    assert write_report(finished).read_bytes() == first
+def test_the_same_files_make_the_same_page(finished: Path, html: str) -> None:
+    assert write_report(finished).read_text(encoding="utf-8") == html
 
 
 def test_a_page_is_replaced_whole_or_not_at_all(fake_run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -166,10 +166,10 @@ def test_a_lone_source_leads_in_nothing(fake_run, entry) -> None:
 
 
 def test_flat_names_nested_values_by_their_path() -> None:
-    assert flat({"a": 1, "b": {"c": [1, 2], "d": {"e": None}}, "f": {}}) == (
-        ("a", "1"),
-        ("b.c", "1, 2"),
-        ("b.d.e", "None"),
+    assert flat({"a": 0.1 + 0.2, "b": {"c": [1, 2e-5], "d": {"e": None}}, "f": {}}) == (
+        ("a", "0.3"),
+        ("b.c", "1, 2e-05"),
+        ("b.d.e", "–"),
     )
 
 

@@ -26,7 +26,7 @@ def with_gain(workdir: Path, pair: str, **changes: Any) -> Path:
 def test_a_finished_run_is_judged(finished: Path) -> None:
     text = words(finished)
     assert text.startswith("By LEEP the best source is phantom/ageing/flair/tissue.")
-    assert "the next, phantom/ageing/flair/wmh, −0.0311; 3 of 5 sources" in text
+    assert "the next, phantom/ageing/flair/wmh, −0.03110. 3 of 5 sources" in text
     assert "6 test subjects (1 of them without a defined Dice)" in text
     assert "0.454 from scratch, 0.596 after plain fine-tuning and 0.644 after" in text
     assert "Risk-weighted fine-tuning is 4.8 Dice points above plain fine-tuning" in text
@@ -96,6 +96,11 @@ def test_an_empty_shortlist_is_said(fake_run, entry) -> None:
     run = fake_run.started().selected([entry(None, "d/a/f/x", -0.1)])
     assert "No source was left to rank" in words(run.workdir)
     assert tiles(read_run(run.workdir)) == ()
+
+
+def test_a_tie_is_called_a_tie(fake_run, entry) -> None:
+    run = fake_run.started().selected([entry(1, "d/a/f/x", -0.1), entry(2, "d/b/f/x", -0.10001)])
+    assert "d/b/f/x, −0.1000, the same to the digits shown" in words(run.workdir)
 
 
 def test_sources_without_a_score_are_not_ranked_in_words(fake_run, entry) -> None:

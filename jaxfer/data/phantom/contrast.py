@@ -26,7 +26,7 @@ _LESIONS: Mapping[int, tuple[float, float, float]] = {
     WMH: (70, 72, 112),
     NECROSIS: (40, 90, 52),
     OEDEMA: (66, 76, 108),
-    ENHANCING: (72, 58, 92),
+    ENHANCING: (72, 62, 92),
 }
 
 

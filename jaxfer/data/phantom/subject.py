@@ -105,7 +105,7 @@ def _displaced(
         ventricles,
         radius_mm,
     )
-    strength = rng.uniform(0.35, 0.65)
+    strength = rng.uniform(0.3, 0.6)
     pushed = push_apart(coordinates, depth, centre, radius_mm / VOXEL_MM, strength)
     return centre, radius_mm, pushed
 

@@ -17,6 +17,8 @@ from jaxfer.data.phantom.fields import (
 
 # On the way to the template no voxel may shrink to less than this share of its volume.
 SMALLEST_JACOBIAN = 0.15
+# Around a mass, whose own place the mass fills, it may be less.
+SMALLEST_BESIDE_MASS = 0.02
 _FLOW_SPACING = 2.0
 _SQUARINGS = 6
 # How far apart the bumps of the random velocity are and how large, in mm: lobes, and gyri.
@@ -158,6 +160,6 @@ def push_apart(
     while True:
         push = here - np.float32(strength) * fading * from_centre
         pushed = compose(coordinates, push)
-        if jacobian(push).min() >= SMALLEST_JACOBIAN and jacobian(pushed).min() > 0:
+        if jacobian(pushed).min() >= SMALLEST_BESIDE_MASS:
             return pushed
         strength *= 0.8
