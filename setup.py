@@ -43,7 +43,8 @@ setup(
             "beartype>=0.20",
             "ruff==0.17.6",
             "mypy==2.4.1",
-            "build>=1.2",
+            "setuptools>=68",
+            "wheel>=0.43",
         ],
     },
     classifiers=[

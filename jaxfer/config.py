@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import hashlib
 import json
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -127,8 +129,14 @@ def _unit(value: Any) -> bool:
     return 0 <= value <= 1
 
 
+def _seed(value: Any) -> bool:
+    return 0 <= value < 2**31
+
+
 _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "name": (lambda v: bool(v) and "/" not in v and not v.startswith("."), "a folder's name"),
+    "seed": (_seed, "0 … 2³¹ − 1"),
+    "sources": (lambda v: len(v) > 0, "one task or more"),
     "data.spacing": (lambda v: len(v) == 3 and all(s > 0 for s in v), "three lengths in mm"),
     "data.percentiles": (
         lambda v: len(v) == 2 and 0 <= v[0] < v[1] <= 100,
@@ -138,8 +146,8 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "data.test_subjects": (lambda v: v >= 0, "0 (all) or more"),
     "data.validation_fraction": (lambda v: 0 < v < 1, "between 0 and 1"),
     "model.widths": (
-        lambda v: len(v) >= 2 and all(isinstance(w, int) and w > 0 for w in v),
-        "two or more whole numbers of channels",
+        lambda v: len(v) >= 2 and all(w > 0 for w in v),
+        "two or more numbers of channels",
     ),
     "augment.rotation": (lambda v: v >= 0, "0 or more"),
     "augment.scale": (lambda v: 0 <= v < 1, "0 or more, under 1"),
@@ -157,13 +165,14 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
         "none, minmax, mean1, rank",
     ),
     "risk.amplify": (lambda v: v in ("identity", "exp", "pow"), "identity, exp, pow"),
+    "risk.gain": (lambda v: v >= 0, "0 or more"),
     "risk.base": (lambda v: v > 1, "above 1"),
     "risk.clip": (_positive, "above 0"),
     "finetune.region": (lambda v: v in ("all", "foreground"), "all, foreground"),
     "finetune.denominator": (lambda v: v in ("foreground", "pixels"), "foreground, pixels"),
     "finetune.seeds": (
-        lambda v: len(v) > 0 and len(set(v)) == len(v),
-        "one seed or more, distinct",
+        lambda v: 0 < len(v) == len(set(v)) and all(_seed(s) for s in v),
+        "one seed or more, distinct, 0 … 2³¹ − 1",
     ),
     "evaluate.overlap": (lambda v: 0 <= v < 1, "0 or more, under 1"),
     "evaluate.batch_size": (_positive, "at least 1"),
@@ -184,45 +193,70 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
 }
 
 
-def _field(config: ConfigDict, path: str) -> Any:
-    value = config
-    for part in path.split("."):
-        value = value[part]
-    return value
+def _fields(config: ConfigDict, prefix: str = "") -> dict[str, Any]:
+    """Every field by its path; ``datasets`` is one field, its entries have no defaults."""
+    found: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, ConfigDict) and key != "datasets":
+            found |= _fields(value, f"{prefix}{key}.")
+        else:
+            found[prefix + key] = value
+    return found
 
 
-def _known(
-    problems: list[Problem], field: str, values: tuple[str, ...], allowed: tuple[str, ...]
-) -> None:
-    for value in values:
-        if value not in allowed:
-            problems.append(
-                Problem("error", f"config.{field}", "unknown value", value, ", ".join(allowed))
-            )
+def _like(value: Any, default: Any) -> bool:
+    if isinstance(default, tuple):
+        return isinstance(value, tuple) and all(_like(v, default[0]) for v in value)
+    if isinstance(default, float):
+        return type(value) in (int, float) and math.isfinite(value)
+    return type(value) is type(default)
+
+
+def _kind(default: Any) -> str:
+    if isinstance(default, tuple):
+        return f"a tuple, each {_kind(default[0])}"
+    names = {str: "text", int: "a whole number", float: "a finite number", bool: "True or False"}
+    return names.get(type(default), "a dictionary")
+
+
+def _structure(found: dict[str, Any], known: dict[str, Any]) -> list[Problem]:
+    """Fields that are missing, of another kind than the default, or unknown."""
+    problems = []
+    for path, default in known.items():
+        if path not in found:
+            problems.append(Problem("error", f"config.{path}", "missing", None, _kind(default)))
+        elif not _like(found[path], default):
+            value = repr(found[path])
+            problems.append(Problem("error", f"config.{path}", "wrong kind", value, _kind(default)))
+    for path in sorted(found.keys() - known.keys()):
+        near = ", ".join(difflib.get_close_matches(path, known)) or "the fields in jaxfer/config.py"
+        problems.append(Problem("error", f"config.{path}", "unknown field", found[path], near))
+    return problems
+
+
+def _known(field: str, values: tuple[str, ...], allowed: tuple[str, ...]) -> list[Problem]:
+    where, listed = f"config.{field}", ", ".join(allowed)
     if not values:
-        problems.append(Problem("error", f"config.{field}", "empty", "()", ", ".join(allowed)))
+        return [Problem("error", where, "empty", "()", listed)]
+    return [Problem("error", where, "unknown value", v, listed) for v in values if v not in allowed]
 
 
-def validate(config: ConfigDict) -> None:
-    """Raises one ``UserError`` that lists everything that is wrong with the configuration."""
-    problems: list[Problem] = []
-    for path, (holds, allowed) in _RULES.items():
-        try:
-            fine = holds(_field(config, path))
-        except TypeError:
-            fine = False
-        if not fine:
-            problems.append(
-                Problem("error", f"config.{path}", "not allowed", _field(config, path), allowed)
-            )
-    _known(problems, "stages", tuple(config.stages), STAGES)
-    _known(problems, "finetune.methods", tuple(config.finetune.methods), METHODS)
-    _known(problems, "select.metrics", tuple(config.select.metrics), tuple(METRICS))
-    _known(problems, "select.rank_by", (config.select.rank_by,), tuple(config.select.metrics))
-    levels = len(config.model.widths)
-    _known(problems, "select.layer", (config.select.layer,), ("decoder_0", "encoder_0"))
-    patch, multiple = tuple(config.model.patch), 2 ** (levels - 1)
-    if len(patch) != 2 or any(not isinstance(p, int) or p <= 0 or p % multiple for p in patch):
+def _ruled(fields: dict[str, Any]) -> list[Problem]:
+    """What is wrong with the values, each of the right kind."""
+    problems = [
+        Problem("error", f"config.{path}", "not allowed", repr(fields[path]), allowed)
+        for path, (holds, allowed) in _RULES.items()
+        if not holds(fields[path])
+    ]
+    metrics, sources = fields["select.metrics"], fields["sources"]
+    problems += _known("stages", fields["stages"], STAGES)
+    problems += _known("finetune.methods", fields["finetune.methods"], METHODS)
+    problems += _known("select.metrics", metrics, tuple(METRICS))
+    problems += _known("select.rank_by", (fields["select.rank_by"],), metrics)
+    problems += _known("select.layer", (fields["select.layer"],), ("decoder_0", "encoder_0"))
+    problems += _known("finetune.source", (fields["finetune.source"],), ("best", *sources))
+    patch, multiple = fields["model.patch"], 2 ** max(len(fields["model.widths"]) - 1, 0)
+    if len(patch) != 2 or any(p <= 0 or p % multiple for p in patch):
         problems.append(
             Problem(
                 "error",
@@ -232,44 +266,46 @@ def validate(config: ConfigDict) -> None:
                 f"two multiples of {multiple} (2 to the power of the levels − 1)",
             )
         )
-    names = [config.target, *config.sources]
-    for field, name in zip(["target"] + ["sources"] * len(config.sources), names, strict=True):
-        _task(problems, config, field, name)
-    if len(set(config.sources)) < len(config.sources):
-        problems.append(
-            Problem("error", "config.sources", "a task is named twice", tuple(config.sources))
-        )
-    if config.target in config.sources:
-        problems.append(
-            Problem("error", "config.sources", "the target is among its sources", config.target)
-        )
-    if config.finetune.source != "best":
-        _known(problems, "finetune.source", (config.finetune.source,), ("best", *config.sources))
+    return problems + _tasks(fields["target"], sources, fields["datasets"])
+
+
+def _tasks(target: str, sources: tuple[str, ...], datasets: ConfigDict) -> list[Problem]:
+    problems, slugs = [], []
+    declared = ", ".join(sorted(datasets)) or "none is declared in config.datasets"
+    for where, name in [("config.target", target), *(("config.sources", s) for s in sources)]:
+        try:
+            task = Task.parse(name)
+        except UserError as error:
+            what = "not a task's name"
+            problems.append(Problem("error", where, what, repr(name), error.allowed))
+            continue
+        if task.dataset not in datasets:
+            what = f"'{name}' is of an unknown dataset"
+            problems.append(Problem("error", where, what, task.dataset, declared))
+        if where == "config.sources":
+            slugs.append(task.slug)
+    if len(set(slugs)) < len(slugs):
+        what = "two of them are the same, or differ in '/' and '-' alone"
+        problems.append(Problem("error", "config.sources", what, sources))
+    if target in sources:
+        what = "the target is among its sources"
+        problems.append(Problem("error", "config.sources", what, target))
+    for name, entry in datasets.items():
+        if not (isinstance(entry, ConfigDict) and isinstance(entry.get("layout"), str)):
+            where, allowed = f"config.datasets.{name}", "layout, folder and what its layout needs"
+            problems.append(Problem("error", where, "not a dataset", repr(entry), allowed))
+    return problems
+
+
+def validate(config: ConfigDict) -> None:
+    """Raises one ``UserError`` that lists everything that is wrong with the configuration."""
+    known, found = _fields(default_config()), _fields(config)
+    problems = _structure(found, known)
+    broken = {p.where for p in problems}
+    # The rules look at a default where a field is broken, and what they say of it is left out.
+    sound = {path: found[path] for path in known if f"config.{path}" not in broken}
+    problems += [p for p in _ruled(known | sound) if p.where not in broken]
     raise_problems(problems, "the configuration has problems")
-
-
-def _task(problems: list[Problem], config: ConfigDict, field: str, name: str) -> None:
-    parts = str(name).split("/")
-    if len(parts) != 4 or not all(parts):
-        problems.append(
-            Problem(
-                "error",
-                f"config.{field}",
-                "not a task's name",
-                repr(name),
-                "dataset/site/modality/RoI",
-            )
-        )
-    elif Task.parse(name).dataset not in config.datasets:
-        problems.append(
-            Problem(
-                "error",
-                f"config.{field}",
-                f"'{name}' is of an unknown dataset",
-                parts[0],
-                ", ".join(sorted(config.datasets)) or "none is declared in config.datasets",
-            )
-        )
 
 
 def plain(value: Any) -> Any:

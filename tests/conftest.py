@@ -1,4 +1,4 @@
-"""Strict mode for every test: shapes and types are checked, warnings are errors, four CPU devices."""
+"""Strict mode for every test: shapes and types checked, warnings are errors, four CPU devices."""
 
 from __future__ import annotations
 

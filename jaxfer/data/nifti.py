@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import gzip
+import math
 import os
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import nibabel as nib
 import numpy as np
 from jaxtyping import Float64, Shaped
 from nibabel.filebasedimages import ImageFileError
-from nibabel.spatialimages import HeaderDataError
+from nibabel.spatialimages import HeaderDataError, SpatialImage
 
 from jaxfer.errors import UserError
 
@@ -45,14 +47,17 @@ def _unreadable(path: Path, error: Exception) -> UserError:
     )
 
 
-def _open(path: Path) -> nib.Nifti1Image:
-    if not path.is_file():
-        raise UserError(f"{path}: no such file", mend="restore it, or name another data folder")
+def _open(path: Path) -> SpatialImage:
     try:
-        image = nib.load(path)
+        image = cast(SpatialImage, nib.load(path))
+    except FileNotFoundError as error:
+        raise UserError(
+            f"{path}: no such file, or no access to it",
+            mend="unpack the download again, or name another data folder",
+        ) from error
     except _UNREADABLE as error:
         raise _unreadable(path, error) from error
-    voxels = int(np.prod([int(s) for s in image.shape], dtype=object))
+    voxels = math.prod(int(s) for s in image.shape)
     if voxels > MAX_VOXELS or voxels <= 0:
         raise UserError(
             f"{path}: the header announces an absurd grid",
@@ -63,7 +68,7 @@ def _open(path: Path) -> nib.Nifti1Image:
     return image
 
 
-def _grid(path: Path, image: nib.Nifti1Image) -> tuple[int, int, int]:
+def _grid(path: Path, image: SpatialImage) -> tuple[int, int, int]:
     """The three axes of an image; trailing axes of length 1 are dropped."""
     shape = [int(s) for s in image.shape]
     while len(shape) > 3 and shape[-1] == 1:
@@ -93,11 +98,11 @@ def read_header(path: Path) -> Header:
     return Header(shape, affine)
 
 
-def _voxels(path: Path, image: nib.Nifti1Image) -> np.ndarray:
+def _voxels(path: Path, image: SpatialImage) -> np.ndarray:
     if not path.name.endswith(".nii.gz"):
         return np.asanyarray(image.dataobj)
     with gzip.open(path) as stream:
-        array = np.asanyarray(type(image).from_stream(stream).dataobj)
+        array = np.asanyarray(cast(nib.Nifti1Image, image).from_stream(stream).dataobj)
         # The checksum stands behind the last voxel; most damage shows nowhere else.
         while stream.read(2**20):
             pass

@@ -103,17 +103,20 @@ def _patch(
         centre = [int(c) + j for c, j in zip(rng.choice(places), jitter, strict=True)]
     spans = [_span(n, p, c) for n, p, c in zip(classes.shape, patch, centre, strict=True)]
     source, place = tuple(s for s, _ in spans), tuple(p for _, p in spans)
-    record = {
-        "image": np.zeros((*patch, 1), np.float32),
-        "label": np.full(patch, IGNORE, np.int32),
-        "risk": np.ones(patch, np.float32),
-    }
-    record["image"][(*place, 0)] = image[(*source, z)]
-    record["label"][place] = classes[source]
+    pixels = np.zeros(patch, np.float32)
+    label = np.full(patch, IGNORE, np.int32)
+    risk = np.ones(patch, np.float32)
+    pixels[place] = image[:, :, z][source]
+    label[place] = classes[source]
     if opened.risk is not None:
-        record["risk"][place] = opened.risk[(*source, z)]
-    record["foreground_fraction"] = np.float32(case.foreground_fraction)
-    return record
+        risk[place] = opened.risk[:, :, z][source]
+    fraction = np.asarray(case.foreground_fraction, np.float32)
+    return {
+        "image": pixels[..., None],
+        "label": label,
+        "risk": risk,
+        "foreground_fraction": fraction,
+    }
 
 
 def training_batches(
@@ -148,8 +151,7 @@ def training_batches(
         rng = np.random.default_rng((seed, index))
         case = opened[int(rng.integers(len(opened)))]
         drawn = _patch(case, patch, bool(rng.random() < foreground_patches), rng)
-        drawn["index"] = np.int32(index)
-        return drawn
+        return drawn | {"index": np.asarray(index, np.int32)}
 
     indices = grain.MapDataset.range(first_step * batch_size, steps * batch_size)
     batches = indices.map(record).batch(batch_size)

@@ -58,7 +58,7 @@ def source_split(
 ) -> dict[str, list[str]]:
     """A source's subjects: most to train on, some for the Dice in its card; one alone trains."""
     order = _shuffled(cases, seed)
-    held = max(1, round(validation_fraction * len(order))) if len(order) > 1 else 0
+    held = min(max(1, round(validation_fraction * len(order))), len(order) - 1)
     return {
         "train": _of(cases, order[held:]),
         "validation": _of(cases, order[:held]),

@@ -8,6 +8,7 @@ import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float16, Shaped
@@ -156,7 +157,7 @@ def _known(folder: Path) -> dict:
 
 
 def _stored(case: str, subject: str, site: str, folder: Path, known: dict) -> StoredCase:
-    fields = {
+    fields: dict[str, Any] = {
         key: tuple(tuple(v) if isinstance(v, (list, tuple)) else v for v in values)
         for key, values in known["geometry"].items()
     }

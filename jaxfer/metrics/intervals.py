@@ -9,7 +9,7 @@ DRAWS = 10_000
 
 
 def bootstrap_mean_interval(
-    values: Float[np.ndarray, n], *, seed: int, level: float = 0.95
+    values: Float[np.ndarray, " n"], *, seed: int, level: float = 0.95
 ) -> tuple[float, float]:
     """Percentile bootstrap interval of a mean over subjects.
 

@@ -51,11 +51,14 @@ def _check(folder: Path, checkpointer: ocp.StandardCheckpointer, wanted: Any) ->
     record = folder / _DIGEST
     if record.is_file() and record.read_text() != _digest(folder):
         raise ValueError("its files are not those that were written: damaged, or not copied whole")
-    stored, asked = _shapes(checkpointer.metadata(folder).item_metadata.tree), _shapes(wanted)
+    metadata = checkpointer.metadata(folder).item_metadata
+    if metadata is None:
+        raise FileNotFoundError("no checkpoint lies here")
+    stored, asked = _shapes(metadata.tree), _shapes(wanted)
     wrong = sorted(k for k in stored | asked if stored.get(k) != asked.get(k))
     if wrong:
         told = [f"{k} {stored.get(k, 'absent')}, not {asked.get(k, 'absent')}" for k in wrong]
-        raise ValueError("; ".join(told))
+        raise ValueError("; ".join(told[:3]) + f"; {len(wrong)} in all")
 
 
 def load_params(folder: Path, model: UNet, patch: tuple[int, int]) -> Any:

@@ -78,7 +78,7 @@ class UNet(nn.Module):
 
     @nn.compact
     def __call__(self, image: Float[Array, "b h w m"]) -> tuple[Float[Array, "b h w c"], Features]:
-        """Returns the logits, and the output of each level by name (``decoder_0`` is the finest)."""
+        """The logits, and the output of each level by name (``decoder_0`` is the finest)."""
         features: Features = {}
         x = image
         last = len(self.widths) - 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,49 @@ from jaxfer.errors import UserError
 from jaxfer.models.checkpoint import load_params, save_params
 from jaxfer.models.unet import UNet
 
-_NEEDED = (
-    *("task", "class_names", "modality", "spacing", "patch", "widths", "validation_dice"),
-    *("synthetic", "masks_size", "fingerprint"),
-)
+_MEND = "delete the folder; the stage 'pretrain' makes it again"
+
+_Card = dict[str, Any]
+
+
+def _all(values: Any, kind: type | tuple[type, ...]) -> bool:
+    """A list that is not empty, of values of one kind."""
+    fit = isinstance(values, list) and all(isinstance(v, kind) for v in values)
+    return fit and bool(values) and not any(isinstance(v, bool) for v in values)
+
+
+def _is_patch(card: _Card) -> bool:
+    multiple = 2 ** (len(card["widths"]) - 1)
+    patch = card["patch"]
+    return _all(patch, int) and len(patch) == 2 and all(p > 0 and p % multiple == 0 for p in patch)
+
+
+_RULES: dict[str, tuple[Callable[[_Card], bool], str]] = {
+    "task": (lambda c: isinstance(c["task"], dict), "the task's parts and its name"),
+    "class_names": (lambda c: _all(c["class_names"], str), "names of the foreground classes"),
+    "modality": (lambda c: isinstance(c["modality"], str), "a name"),
+    "spacing": (
+        lambda c: _all(c["spacing"], (int, float)) and len(c["spacing"]) == 3,
+        "three lengths in mm",
+    ),
+    "widths": (lambda c: _all(c["widths"], int) and min(c["widths"]) > 0, "channels per level"),
+    "patch": (_is_patch, "two multiples of 2 to the power of the levels − 1"),
+    "validation_dice": (
+        lambda c: c["validation_dice"] is None or 0 <= c["validation_dice"] <= 1,
+        "0 … 1, or null",
+    ),
+    "synthetic": (lambda c: isinstance(c["synthetic"], bool), "true, false"),
+    "masks_size": (lambda c: c["masks_size"] > 0, "voxels of a mask"),
+    "fingerprint": (lambda c: isinstance(c["fingerprint"], str), "a text"),
+}
+"""What a card must hold."""
+
+
+def _fails(card: _Card, holds: Callable[[_Card], bool]) -> bool:
+    try:
+        return not holds(card)
+    except (TypeError, KeyError):
+        return True
 
 
 @dataclass(frozen=True)
@@ -69,14 +109,19 @@ def read_card(folder: Path) -> dict[str, Any] | None:
         return None
     try:
         card = json.loads(path.read_text())
-        missing = [key for key in _NEEDED if key not in card]
-    except (OSError, ValueError, TypeError) as error:
-        raise UserError(f"{path}: not a readable card", found=str(error)[:200]) from error
-    if missing:
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{path}: not a readable card", found=str(error)[:200], mend=_MEND
+        ) from error
+    if not isinstance(card, dict):
+        raise UserError(f"{path}: not a card", found=type(card).__name__, mend=_MEND)
+    wrong = [key for key, (holds, _) in _RULES.items() if _fails(card, holds)]
+    if wrong:
         raise UserError(
             f"{path}: not the card of a source model",
-            found=f"without {', '.join(missing)}",
-            allowed=", ".join(_NEEDED),
+            found="; ".join(f"{k}: {card[k]!r}" if k in card else f"no {k}" for k in wrong)[:300],
+            allowed="; ".join(f"{k}: {_RULES[k][1]}" for k in wrong),
+            mend=_MEND,
         )
     return card
 
@@ -94,11 +139,15 @@ def load_source(folder: Path) -> Source:
     params = load_params(folder / "checkpoint", model, tuple(card["patch"]))
     try:
         packed = np.load(folder / "masks.npy", allow_pickle=False)
-        masks = np.unpackbits(packed, axis=1, count=card["masks_size"]).astype(bool)
-    except (OSError, ValueError) as error:
+        size = card["masks_size"]
+        # Asked for more bits than there are, unpackbits makes up zeros.
+        if packed.shape[1:] != (-(-size // 8),):
+            raise ValueError(f"shape {packed.shape} does not hold masks of {size} voxels")
+        masks = np.unpackbits(packed, axis=1, count=size).astype(bool)
+    except (OSError, EOFError, ValueError, TypeError) as error:
         raise UserError(
             f"{folder / 'masks.npy'}: not readable",
             found=f"{type(error).__name__}: {str(error)[:300]}",
-            mend="delete the folder; the stage 'pretrain' makes it again",
+            mend=_MEND,
         ) from error
     return Source(card, model, params, masks)

@@ -25,6 +25,7 @@ BLUE, VERMILION = "#0072b2", "#d55e00"
 # Okabe and Ito's palette, which colour-blind readers can tell apart, ordered for grey images.
 CLASS_COLOURS = ("#e69f00", "#56b4e9", "#009e73", "#cc79a7", "#f0e442", "#d55e00", "#0072b2")
 RISK_COLOURS = "magma"
+OUTLINE = "#56b4e9"  # in none of the colours of a risk map
 MANY_PATIENTS = 12
 
 _STYLE: Sequence[Any] = (
@@ -197,7 +198,7 @@ def risk_picture(
     limits: tuple[float, float],
     aspect: float,
 ) -> bytes:
-    """A slice of a risk map in colours, with the reference outlined in white.
+    """A slice of a risk map in colours, with the reference outlined in blue.
 
     Args:
         risk: the map.
@@ -219,7 +220,7 @@ def risk_picture(
             interpolation="nearest",
         )
         for mask in truth:
-            _outline(axes, mask, "white")
+            _outline(axes, mask, OUTLINE, width=0.9)
         _sides(axes)
         return _png(figure)
 
@@ -272,13 +273,15 @@ def _tint(axes: Axes, mask: Bool[np.ndarray, "row column"], colour: str, aspect:
     axes.imshow(tint, aspect=aspect, interpolation="nearest")
 
 
-def _outline(axes: Axes, mask: Bool[np.ndarray, "row column"], colour: str) -> None:
+def _outline(
+    axes: Axes, mask: Bool[np.ndarray, "row column"], colour: str, *, width: float = 1.6
+) -> None:
     """Draws the edges of a mask's pixels."""
     padded = np.pad(mask, 1)
     rows, columns = np.nonzero(padded[:, 1:] != padded[:, :-1])
-    axes.vlines(columns - 0.5, rows - 1.5, rows - 0.5, color=colour, lw=1.6)
+    axes.vlines(columns - 0.5, rows - 1.5, rows - 0.5, color=colour, lw=width)
     rows, columns = np.nonzero(padded[1:] != padded[:-1])
-    axes.hlines(rows - 0.5, columns - 1.5, columns - 0.5, color=colour, lw=1.6)
+    axes.hlines(rows - 0.5, columns - 1.5, columns - 0.5, color=colour, lw=width)
 
 
 def _sides(axes: Axes) -> None:

@@ -114,7 +114,7 @@ def _case_pictures(cut: CaseSlice, method: str, scale: Scale) -> tuple[Picture, 
         png = figures.risk_picture(
             cut.risk, truth, limits=(scale.low, scale.high), aspect=cut.aspect
         )
-        pictures.append(Picture(png, "risk map, truth in white"))
+        pictures.append(Picture(png, "risk map, truth outlined"))
     return tuple(pictures)
 
 

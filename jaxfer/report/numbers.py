@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from jaxfer.report.records import number
-
 ABSENT = "–"
 INFINITE = "∞"
+
+
+def number(value: float | str | None) -> float:
+    """A number of a record; null is NaN."""
+    return float("nan") if value is None else float(value)
 
 
 def dice_text(value: float | None) -> str:

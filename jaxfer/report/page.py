@@ -12,8 +12,11 @@ from typing import Any
 import jinja2
 
 from jaxfer.report import figures, gallery, numbers, tables
-from jaxfer.report.records import Evaluation, Run, in_order, read_run
+from jaxfer.report.files import read_run
+from jaxfer.report.records import Evaluation, Run, in_order
 from jaxfer.report.verdict import tiles, verdict
+
+_MACHINE = ("versions", "devices")
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,7 @@ def _data_uri(png: bytes) -> str:
 
 def _content(run: Run) -> dict[str, Any]:
     """All that the template shows, by name; what the run has not made is None or empty."""
-    evaluation = run.evaluation
+    evaluation, about = run.evaluation, run.about or {}
     return {
         "run": run,
         "target": run.ranking.target if run.ranking else run.config.get("target"),
@@ -89,7 +92,7 @@ def _content(run: Run) -> dict[str, Any]:
         "training_galleries": gallery.training_galleries(run.risk_maps),
         "bar_png": figures.colour_bar(),
         "config_rows": tables.flat(run.config),
-        "about_rows": tables.flat(run.about or {}),
+        "machine_rows": tables.flat({k: v for k, v in about.items() if k in _MACHINE}),
         "reading_rows": tables.reading_rows(run.finetuning) if run.finetuning else (),
     }
 

@@ -170,8 +170,10 @@ def flat(record: Mapping[str, Any], prefix: str = "") -> tuple[tuple[str, str], 
 
 def _plain(value: object) -> str:
     """A value of a record in words: numbers to six digits, lists without brackets, null a dash."""
-    if value is None:
+    if value is None or value == "":
         return ABSENT
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if isinstance(value, float):
         return f"{value:.6g}"
     if isinstance(value, (list, tuple)):

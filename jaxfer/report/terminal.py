@@ -9,8 +9,9 @@ from rich.table import Table
 from rich.text import Text
 
 from jaxfer.errors import UserError
+from jaxfer.report.files import read_run
 from jaxfer.report.numbers import ABSENT, dice_text, points_text, score_text
-from jaxfer.report.records import Evaluation, read_run
+from jaxfer.report.records import Evaluation
 from jaxfer.report.tables import (
     evaluated_methods,
     metric_name,

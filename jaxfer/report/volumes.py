@@ -15,7 +15,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Shaped
 
 from jaxfer.errors import UserError
-from jaxfer.report.records import LabelValues, TestCase, reading
+from jaxfer.report.files import reading
+from jaxfer.report.records import LabelValues, TestCase
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The framework: modality filter, RoI filter, then a metric; and why every source is where it is."""
+"""The framework: modality filter, RoI filter, a metric; and why every source is where it is."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ GRID = 64
 """Voxels along each side of the common grid on which label maps are compared."""
 
 
-def on_common_grid(mask: Bool[np.ndarray, "x y z"]) -> Bool[np.ndarray, v]:
+def on_common_grid(mask: Bool[np.ndarray, "x y z"]) -> Bool[np.ndarray, " v"]:
     """A mask on the common grid: its field of view stretched to GRID³, nearest voxel, flattened.
 
     The field of view is the brain's bounding box where images are skull-stripped, so that brains

@@ -154,7 +154,12 @@ def score_source(
             kept.append([])
             for number, image, labels in _batches(case, patch, batch_size):
                 stats, log_probs = accumulate(
-                    source.model, layer, source.params, stats, image, labels
+                    source.model,
+                    layer,
+                    source.params,
+                    stats,
+                    jnp.asarray(image),
+                    jnp.asarray(labels),
                 )
                 np.asarray(log_probs, np.float32).tofile(file)
                 kept[-1].append(labels)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,7 +31,7 @@ from jaxfer.train.step import Params
 
 
 def prediction_values(roi: RoI) -> list[int]:
-    """Label value of each class in a written prediction: a group's lowest; the background's is 0."""
+    """Label value of each class in a written prediction: the lowest of its group; background 0."""
     return [0, *(min(values) for _, values in roi.classes)]
 
 
@@ -80,8 +81,7 @@ def _display_risk(run: Run, cases: Sequence[TaskCase], prepared: Prepared) -> di
 def _csv(results: Sequence[CaseResult]) -> str:
     text = io.StringIO()
     table = csv.writer(text)
-    head = ("method", "seed", "case", "subject", "label", "dice", "hd95")
-    head += ("n_reference", "n_prediction", "outcome")
+    head = [field.name for field in dataclasses.fields(CaseResult)]
     table.writerow(head)
     for result in results:
         table.writerow([getattr(result, field) for field in head])
@@ -146,7 +146,7 @@ def run(run: Run) -> str:
         },
     )
     (folder / "metrics.csv").write_text(_csv(results))
-    record = {"empty_mask_policy": EMPTY_MASK_POLICY, "label_values": values}
+    record: dict[str, Any] = {"empty_mask_policy": EMPTY_MASK_POLICY, "label_values": values}
     record |= summarise(results, seed=config.seed)
     write_json(folder / "summary.json", record)
     means = ", ".join(

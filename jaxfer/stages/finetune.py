@@ -1,9 +1,10 @@
-"""Stage finetune: from scratch, plain and weighted by the risk map, with one budget and one seed."""
+"""Stage finetune: from scratch, plain and weighted by the risk map, with equal budgets."""
 
 from __future__ import annotations
 
 import shutil
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from jaxfer.models.zoo import Source, load_source
 from jaxfer.stages.prepare import Prepared
 from jaxfer.stages.risk import make_risk_maps
 from jaxfer.stages.run import Run, read_json, write_json
-from jaxfer.stages.training import Objective, network, objective, train
+from jaxfer.stages.training import Objective, network, objective, show_step, train
 from jaxfer.tasks import Task
 from jaxfer.train.finetune import Transferred, frequency_weights, transfer_params
 from jaxfer.train.loop import initial_params
@@ -96,7 +97,7 @@ def _train_one(
         model=model,
         seed=seed,
         log=folder / "metrics.jsonl",
-        on_step=lambda _, loss: advance(note=f"{name} loss {loss:.3f}"),
+        on_step=partial(show_step, advance, name),
     )
     save_params(folder / "checkpoint", params)
 

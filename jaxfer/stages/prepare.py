@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,10 @@ class _Plan:
         )
 
 
+def _note(advance: Callable[..., None], case: str) -> None:
+    advance(note=case)
+
+
 def _tasks(run: Run) -> list[Task]:
     return [Task.parse(name) for name in (run.config.target, *run.config.sources)]
 
@@ -74,7 +79,7 @@ def _make_collections(run: Run, names: Sequence[str]) -> None:
                 seed=settings.seed,
                 sites=tuple(counts),
                 subjects_per_site=counts,
-                on_case=lambda case, advance=advance: advance(note=case),
+                on_case=partial(_note, advance),
             )
 
 
@@ -95,9 +100,9 @@ def _plan(run: Run) -> _Plan:
             missing[name] = error
             continue
         problems += found
-    for error in missing.values():
+    for absent in missing.values():
         problems.append(
-            Problem("warning", error.what, "left out", error.found, error.allowed, error.mend)
+            Problem("warning", absent.what, "left out", absent.found, absent.allowed, absent.mend)
         )
     splits: Splits = {}
     for task in (target, *sources):
@@ -156,7 +161,7 @@ def _verify(run: Run, plan: _Plan) -> list[Problem]:
                 dataset,
                 plan.cases(name),
                 plan.modalities[name],
-                on_case=lambda case: advance(note=case),
+                on_case=partial(_note, advance),
             )
     problems.sort(key=lambda p: p.severity)
     write_json(

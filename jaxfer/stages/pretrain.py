@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from jaxfer.models.zoo import read_card, save_source
 from jaxfer.selection.roi import foreground_masks
 from jaxfer.stages.prepare import Prepared
 from jaxfer.stages.run import Run, versions
-from jaxfer.stages.training import network, objective, train
+from jaxfer.stages.training import network, objective, show_step, train
 from jaxfer.tasks import IGNORE, Task
 from jaxfer.train.finetune import frequency_weights
 from jaxfer.train.loop import initial_params
@@ -130,7 +131,7 @@ def run(run: Run) -> str:
                 model=model,
                 seed=seed,
                 log=folder / "metrics.jsonl",
-                on_step=lambda _, loss, task=task: advance(note=f"{task.name} loss {loss:.3f}"),
+                on_step=partial(show_step, advance, task.name),
             )
             by_class = _validation_dice(run, model, params, validation)
             card = _card(run, prepared, task, train_cases, validation, by_class)

@@ -128,7 +128,7 @@ def open_run(config: ConfigDict, workdir: Path, console: Console, command: str) 
             raise UserError(
                 f"{workdir}: this workdir holds another run",
                 found="; ".join(lines),
-                allowed="the same run; only training, selection, risk and report settings may change",
+                allowed="the same run; only the stages' own settings may change",
                 mend="--workdir=ANOTHER_FOLDER, or delete this one",
             )
     elif workdir.exists() and (not workdir.is_dir() or any(workdir.iterdir())):

@@ -6,12 +6,13 @@ import csv
 import io
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from jaxfer.data.sampler import TaskCase
-from jaxfer.metrics import METRICS, Flag, Score, label_entropy
+from jaxfer.metrics import METRICS, Score, label_entropy
 from jaxfer.models.zoo import Source, load_source, read_card
 from jaxfer.selection.rank import Candidate, Decision, filter_modality, filter_roi, rank
 from jaxfer.selection.roi import RoiSimilarity, foreground_masks, roi_similarity
@@ -47,8 +48,7 @@ def _flags(scored: _Scored, spacing: tuple[float, ...], metrics: tuple[str, ...]
     for name in metrics:
         score = scored.scores[name]
         if score.reasons:
-            words = str(Flag(score.reasons).name).lower().replace("_", " ").replace("|", ", ")
-            flags.append(f"{name}: {words}")
+            flags.append(f"{name}: {', '.join(score.reasons)}")
     return flags
 
 
@@ -76,7 +76,7 @@ def _score(run: Run, target_cases: list[TaskCase], prepared: Prepared) -> dict[T
                 layer=config.select.layer,
                 patch=tuple(source.card["patch"]),
                 batch_size=config.evaluate.batch_size,
-                on_tiles=lambda done, task=task: advance(done, note=task.name),
+                on_tiles=partial(advance, note=task.name),
             )
             similarity = roi_similarity(
                 source.masks, masks, k1=config.select.ssim_k1, k2=config.select.ssim_k2

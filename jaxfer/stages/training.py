@@ -47,6 +47,11 @@ def objective(
     )
 
 
+def show_step(advance: Callable[..., None], name: str, _step: int, loss: float) -> None:
+    """One more step on a progress bar, with the last known loss."""
+    advance(note=f"{name} loss {loss:.3f}")
+
+
 def train(
     config: ConfigDict,
     settings: ConfigDict,

@@ -70,7 +70,7 @@ def mean_weight(
     Dice loss, and the effective learning rate, are the same for every map and denominator.
     """
     total, voxels = 0.0, 0
-    factors: Float[np.ndarray, c] = np.asarray(class_weights)
+    factors: Float[np.ndarray, " c"] = np.asarray(class_weights)
     for case in cases:
         classes, risk = case.classes(), risk_of(case)
         valid = classes != IGNORE

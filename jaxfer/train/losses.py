@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-SumAndNormaliser = tuple[Float[Array, "b"], Float[Array, "b"]]
+SumAndNormaliser = tuple[Float[Array, " b"], Float[Array, " b"]]
 
 
 def pixel_cross_entropy(
@@ -31,7 +31,7 @@ def map_weighted_cross_entropy(
     *,
     region: str = "all",
     denominator: str = "foreground",
-    foreground_fraction: Float[Array, b] | None = None,
+    foreground_fraction: Float[Array, " b"] | None = None,
 ) -> SumAndNormaliser:
     """Cross-entropy weighted by a map, per image: (1 / d_i) Σ_{p∈S} R_i(p) · CE_i(p).
 

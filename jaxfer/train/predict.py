@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -28,8 +29,8 @@ def forward(
     model: UNet, params: Params, image: Float[Array, "b h w 1"]
 ) -> tuple[Float[Array, "b h w c"], Features]:
     """Log-probabilities and features of a batch of tiles, without gradients."""
-    logits, features = model.apply({"params": params}, image)
-    return jax.nn.log_softmax(logits, axis=-1), features
+    output: Any = model.apply({"params": params}, image)
+    return jax.nn.log_softmax(output[0], axis=-1), output[1]
 
 
 def starts(size: int, patch: int, overlap: float) -> list[int]:

@@ -56,7 +56,7 @@ def positional_risk(
     probs: Float[np.ndarray, "n h w s"],
     labels: Integer[np.ndarray, "n h w"],
     valid: Bool[np.ndarray, "n h w"],
-    prior: Float[np.ndarray, c],
+    prior: Float[np.ndarray, " c"],
     *,
     stride: int,
     smoothing: float,

@@ -50,7 +50,7 @@ class Loss:
 
 def example_losses(
     loss: Loss, logits: Float[Array, "b h w c"], batch: DeviceBatch
-) -> dict[str, tuple[Float[Array, b], Float[Array, b]]]:
+) -> dict[str, tuple[Float[Array, " b"], Float[Array, " b"]]]:
     """Each part of the loss as (sum, normaliser) per image.
 
     A pixel's weight in the cross-entropy is its risk times its image's weight for its class.

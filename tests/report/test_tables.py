@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxfer.report.records import CaseScore, Evaluation, Ranking, read_run
+from jaxfer.report.files import read_run
+from jaxfer.report.records import CaseScore, Evaluation, Ranking
 from jaxfer.report.tables import (
     flat,
     mean_defined,

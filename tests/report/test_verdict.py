@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from jaxfer.report.records import read_run
+from jaxfer.report.files import read_run
 from jaxfer.report.verdict import tiles, verdict
 
 

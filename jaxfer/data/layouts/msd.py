@@ -15,6 +15,11 @@ ABOUT = (
     "the Medical Segmentation Decathlon (medicaldecathlon.com, CC BY-SA 4.0), "
     "one TaskNN_Name folder with dataset.json, imagesTr and labelsTr"
 )
+SETTINGS = {
+    "modality": (lambda s: isinstance(s.modality, str) and s.modality != "", "text, such as 't1'"),
+    "skull_stripped": (lambda s: isinstance(s.skull_stripped, bool), "True or False"),
+}
+_IMAGE = re.compile(r"([^.].*)\.nii(\.gz)?")
 
 
 def _description(path: Path) -> dict:
@@ -22,7 +27,7 @@ def _description(path: Path) -> dict:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file", allowed=ABOUT) from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: not a readable JSON file", found=str(error)[:200]) from error
     listed = value.get("training") if isinstance(value, dict) else None
     labels = value.get("labels") if isinstance(value, dict) else None
@@ -37,19 +42,25 @@ def _description(path: Path) -> dict:
 
 def _labels(path: Path, labels: dict) -> dict[int, str]:
     try:
-        return {int(value): str(name) for value, name in labels.items()}
-    except ValueError as error:
+        names = {int(value): str(name) for value, name in labels.items()}
+    except ValueError:
+        names = {}
+    if 0 not in names or len(names) < 2:
         raise UserError(
             f"{path}: the labels are not coded as the Decathlon codes them",
             found=labels,
             allowed='whole numbers to names, such as {"0": "background", "1": "Anterior"}',
-        ) from error
+            mend="correct 'labels' in dataset.json",
+        )
+    return names
 
 
 def _inside(folder: Path, name: object) -> Path | None:
-    """The file that an entry names, or nothing if the name leaves the data set's folder."""
-    pure = PurePosixPath(str(name))
-    if not isinstance(name, str) or pure.is_absolute() or ".." in pure.parts:
+    """The image that an entry names, or nothing: it is none, or leaves the data set's folder."""
+    if not isinstance(name, str) or not name.isprintable():
+        return None
+    pure = PurePosixPath(name)
+    if pure.is_absolute() or ".." in pure.parts or not _IMAGE.fullmatch(pure.name):
         return None
     return folder / pure
 
@@ -80,26 +91,22 @@ def read(name: str, folder: Path, settings: ConfigDict) -> tuple[Dataset, list[P
             )
             continue
         case = re.sub(r"\.nii(\.gz)?$", "", image.name)
-        for file in (image, label):
-            if not file.is_file():
-                problems.append(
-                    Problem(
-                        "error",
-                        str(file),
-                        "no such file",
-                        f"case {case} of dataset.json lacks it",
-                        mend="unpack the archive again, or take the entry out of dataset.json",
-                    )
-                )
         if case in cases:
-            problems.append(Problem("error", str(path), "a case is listed twice", case))
+            problems.append(
+                Problem(
+                    "error",
+                    str(path),
+                    "a case is listed twice",
+                    case,
+                    "one entry of 'training' per case",
+                    "take one of the entries out of dataset.json",
+                )
+            )
         cases[case] = Case(case, case, "1", {settings.modality: image}, label)
     if not cases and not problems:
         problems.append(Problem("error", str(path), "no case is listed under 'training'"))
-    names = [n for v, n in sorted(label_names.items()) if v != 0]
-    values = [v for v in sorted(label_names) if v != 0]
     roi = settings.get("roi", name)
-    group = RoI(roi, tuple((n, (v,)) for n, v in zip(names, values, strict=True)))
+    group = RoI(roi, tuple((n, (v,)) for v, n in sorted(label_names.items()) if v != 0))
     dataset = Dataset(
         name=name,
         cases=tuple(cases[c] for c in sorted(cases)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from ml_collections import ConfigDict
@@ -15,40 +16,65 @@ ABOUT = (
     "MNI-space version of open_ms_data (cross_sectional/MNI): folders patientNN with "
     "FLAIR_*.nii.gz, T1_*, T2_*, T1POST_* and GOLD_STANDARD_*"
 )
+SETTINGS: dict = {}
 _MODALITIES = {"FLAIR": "flair", "T1": "t1", "T1POST": "t1ce", "T2": "t2"}
+_LABEL = "GOLD"
+
+
+def _files(patient: Path) -> dict[str, list[Path]]:
+    """The patient's images and masks by what their names begin with."""
+    found: dict[str, list[Path]] = {}
+    for file in sorted(patient.iterdir()):
+        kind = re.split(r"[_.]", file.name)[0].upper()
+        if file.name.endswith((".nii", ".nii.gz")) and kind in (*_MODALITIES, _LABEL):
+            found.setdefault(kind, []).append(file)
+    return found
+
+
+def _unused(folder: Path, patients: list[str], what: str) -> Problem:
+    return Problem(
+        "warning",
+        str(folder),
+        f"{len(patients)} patient(s) without {what} are not used",
+        ", ".join(patients),
+        "patients with both images and mask",
+        "download their other files to use them",
+    )
 
 
 def read(name: str, folder: Path, settings: ConfigDict) -> tuple[Dataset, list[Problem]]:  # noqa: ARG001
-    """Reads every ``patientNN`` folder; patients without images are reported, not used."""
+    """Reads every ``patientNN`` folder; patients without images or mask are counted, not used."""
     problems: list[Problem] = []
     cases: list[Case] = []
+    unused: dict[str, list[str]] = {}
     for patient in sorted(p for p in folder.iterdir() if p.is_dir() and p.name[:1] not in "._"):
-        found: dict[str, list[Path]] = {}
-        for file in sorted(patient.iterdir()):
-            if file.name.endswith((".nii", ".nii.gz")) and file.name[:1] not in "._":
-                found.setdefault(file.name.split("_")[0].upper(), []).append(file)
+        found = _files(patient)
         for kind, files in found.items():
-            if len(files) > 1 and kind in _MODALITIES:
+            if len(files) > 1:
                 problems.append(
-                    Problem("error", str(patient), f"several {kind} images", len(files), 1)
+                    Problem(
+                        "error",
+                        str(patient),
+                        f"several {kind}_* files",
+                        ", ".join(f.name for f in files),
+                        "one",
+                        "move the others elsewhere",
+                    )
                 )
-        labels = found.get("GOLD", [])
-        images = {_MODALITIES[k]: v[0] for k, v in found.items() if k in _MODALITIES}
-        if not images or not labels:
-            missing = "images" if labels else "consensus mask (GOLD_STANDARD_*)"
-            problems.append(
-                Problem(
-                    "warning",
-                    str(patient),
-                    f"the patient has no {missing} and is not used",
-                    ", ".join(f.name for v in found.values() for f in v) or "no NIfTI file",
-                    mend="download the patient's other files to use it",
-                )
-            )
-            continue
-        cases.append(Case(patient.name, patient.name, "ljubljana", images, labels[0]))
+        images = {_MODALITIES[k]: v[0] for k, v in found.items() if k != _LABEL}
+        if _LABEL not in found:
+            unused.setdefault("consensus mask (GOLD_STANDARD_*)", []).append(patient.name)
+        elif not images:
+            unused.setdefault("images", []).append(patient.name)
+        else:
+            label = found[_LABEL][0]
+            cases.append(Case(patient.name, patient.name, "ljubljana", images, label))
+    problems += [_unused(folder, patients, what) for what, patients in unused.items()]
     if not cases:
-        problems.append(Problem("error", str(folder), "no usable patient", allowed=ABOUT))
+        found = "; ".join(f"{len(p)} without {what}" for what, p in unused.items())
+        problems.append(
+            Problem("error", str(folder), "no usable patient", found or "no folder", ABOUT)
+        )
     dataset = Dataset(
         name=name,
         cases=tuple(cases),

@@ -11,6 +11,14 @@ from jaxfer.errors import Problem
 from jaxfer.tasks import Case, Dataset, RoI
 
 ABOUT = "the semi-synthetic collection that the prepare stage makes from the MNI152 templates"
+SETTINGS = {
+    "sites": (lambda s: _distinct_texts(s.sites), "names of sites, such as ('ageing', 'clinic')"),
+    "subjects": (
+        lambda s: len(s.subjects) == len(s.sites) and all(_whole(n, 1) for n in s.subjects),
+        "one number of subjects per site, 1 or more",
+    ),
+    "seed": (lambda s: _whole(s.seed, 0), "a whole number, 0 or more"),
+}
 _ROIS = (
     RoI("tissue", (("CSF", (1,)), ("GM", (2,)), ("WM", (3, 4)))),
     RoI("tumour", (("necrosis", (5,)), ("oedema", (6,)), ("enhancing", (7,)))),
@@ -18,11 +26,23 @@ _ROIS = (
 )
 
 
+def _whole(value: object, least: int) -> bool:
+    return isinstance(value, int) and value >= least
+
+
+def _distinct_texts(values: tuple[object, ...]) -> bool:
+    texts = [v for v in values if isinstance(v, str)]
+    return 0 < len(set(texts)) == len(values)
+
+
 def read(name: str, folder: Path, settings: ConfigDict) -> tuple[Dataset, list[Problem]]:
-    """Reads ``<site>/<subject>/<subject>_{t1,t2,flair,seg}.nii.gz`` of the configured sites."""
+    """Reads ``<site>/<subject>/<subject>_{t1,t2,flair,seg}.nii.gz`` of the configured subjects.
+
+    The folder may hold more of them: runs that share it may ask for different numbers.
+    """
     cases: list[Case] = []
-    for site in settings.sites:
-        for subject in sorted(p.name for p in (folder / site).iterdir() if p.is_dir()):
+    for site, count in zip(settings.sites, settings.subjects, strict=True):
+        for subject in (f"{site}-{number:03d}" for number in range(1, count + 1)):
             stem = folder / site / subject / subject
             images = {m: Path(f"{stem}_{m}.nii.gz") for m in ("t1", "t2", "flair")}
             cases.append(Case(subject, subject, site, images, Path(f"{stem}_seg.nii.gz")))

@@ -1,0 +1,342 @@
+"""Reading a run's folder.
+
+A file that is not there is None or empty: a run may have stopped early. A file that is broken is an
+error that names it.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from jaxfer.errors import UserError
+from jaxfer.report.numbers import number
+from jaxfer.report.records import (
+    CaseScore,
+    Curve,
+    Decision,
+    Evaluation,
+    Finetuning,
+    Gain,
+    LabelValues,
+    MethodSummary,
+    Metric,
+    Problem,
+    Ranking,
+    Run,
+    Source,
+    TestCase,
+    in_order,
+)
+
+
+def read_run(workdir: Path) -> Run:
+    """Reads the files of a run.
+
+    Args:
+        workdir: the folder that the run wrote.
+
+    Returns:
+        The records; a stage that has not run is None or empty.
+
+    Raises:
+        UserError: the folder is not a run's, or a file in it cannot be read.
+    """
+    if not (workdir / "config.json").is_file():
+        raise UserError(
+            f"{workdir} is not the folder of a run",
+            found="no config.json in it",
+            allowed="a folder that a run has written",
+            mend="name the workdir of a run",
+        )
+    return Run(
+        workdir=workdir,
+        config=_record(workdir / "config.json") or {},
+        about=_record(workdir / "run.json"),
+        prepared=_record(workdir / "prepare/prepared.json"),
+        split=_split(workdir / "prepare/splits.json"),
+        problems=_problems(workdir / "prepare/verify.json"),
+        ranking=_ranking(workdir / "select/selection.json"),
+        source_curves=_source_curves(workdir / "sources"),
+        curves=_method_curves(workdir / "finetune"),
+        finetuning=_finetuning(workdir / "finetune/summary.json"),
+        risk_maps=_risk_maps(workdir / "risk"),
+        evaluation=_evaluation(workdir),
+    )
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turns whatever goes wrong while a file is read into a UserError that names the file."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(
+            f"{path} cannot be read",
+            found=f"{type(error).__name__}: {error}",
+            allowed="the file as its stage wrote it",
+            mend="remove the file and run again: the stage that writes it is then redone",
+        ) from error
+
+
+def _json(path: Path) -> Any:
+    with reading(path):
+        return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _record(path: Path) -> dict[str, Any] | None:
+    if not path.is_file():
+        return None
+    with reading(path):
+        return dict(_json(path))
+
+
+def _split(path: Path) -> dict[str, tuple[str, ...]] | None:
+    if not path.is_file():
+        return None
+    with reading(path):
+        parts = _json(path)["target"]
+        return {part: tuple(str(case) for case in cases) for part, cases in parts.items()}
+
+
+def _problems(path: Path) -> tuple[Problem, ...] | None:
+    if not path.is_file():
+        return None
+    fields = ("severity", "file", "what", "found", "allowed", "mend")
+    with reading(path):
+        return tuple(
+            Problem(**{field: _words(entry.get(field)) for field in fields})
+            for entry in _json(path)["problems"]
+        )
+
+
+def _words(value: object) -> str:
+    return "" if value is None else str(value)
+
+
+def _ranking(path: Path) -> Ranking | None:
+    if not path.is_file():
+        return None
+    with reading(path):
+        record = _json(path)
+        metrics = tuple(
+            Metric(
+                name=str(name),
+                direction=str(about.get("direction", "")),
+                range=str(about.get("range", "")),
+                meaning=str(about.get("meaning", "")),
+                reference=str(about.get("reference", "")),
+            )
+            for name, about in record["metrics"].items()
+        )
+        return Ranking(
+            target=str(record["target"]),
+            rank_by=str(record["rank_by"]),
+            label_entropy=number(record.get("label_entropy")),
+            n_voxels=int(record["n_voxels"]),
+            layer=_words(record.get("layer")),
+            notes=tuple(str(note) for note in record.get("notes", ())),
+            # The metric that ranks stands first wherever metrics are listed.
+            metrics=tuple(sorted(metrics, key=lambda metric: metric.name != record["rank_by"])),
+            sources=tuple(_source(entry) for entry in record["sources"]),
+        )
+
+
+def _source(entry: Mapping[str, Any]) -> Source:
+    return Source(
+        rank=None if entry["rank"] is None else int(entry["rank"]),
+        name=str(entry["source"]),
+        modality=_words(entry.get("modality")),
+        roi=_words(entry.get("roi")),
+        synthetic=bool(entry.get("synthetic", False)),
+        kept=bool(entry["kept"]),
+        decisions=tuple(
+            Decision(str(step["step"]), bool(step["kept"]), str(step["reason"]))
+            for step in entry.get("decisions", ())
+        ),
+        scores={str(name): number(score) for name, score in entry["scores"].items()},
+        roi_similarity=number(entry.get("roi_similarity")),
+        roi_pairs=int(entry.get("roi_pairs") or 0),
+        roi_pairs_empty=int(entry.get("roi_pairs_empty") or 0),
+        validation_dice=number(entry.get("validation_dice")),
+        flags=tuple(str(flag) for flag in entry.get("flags", ())),
+    )
+
+
+def _curve(path: Path, name: str) -> Curve:
+    """The lines of a metrics.jsonl that hold a loss."""
+    with reading(path):
+        text = path.read_text(encoding="utf-8")
+        lines = [dict(json.loads(line)) for line in text.splitlines() if line.strip()]
+        points = [(float(line["step"]), number(line["loss"])) for line in lines if "loss" in line]
+    return Curve(name, tuple(step for step, _ in points), tuple(loss for _, loss in points))
+
+
+def _source_curves(folder: Path) -> tuple[Curve, ...]:
+    return tuple(
+        _curve(path, _card_name(path.parent)) for path in sorted(folder.glob("*/metrics.jsonl"))
+    )
+
+
+def _card_name(folder: Path) -> str:
+    """The name of the task on a source's card; without one, the folder's name."""
+    card = folder / "card.json"
+    if not card.is_file():
+        return folder.name
+    with reading(card):
+        task = _json(card).get("task") or {}
+        parts = [str(task[key]) for key in ("dataset", "site", "modality", "roi") if task.get(key)]
+        return str(task.get("name") or "/".join(parts) or folder.name)
+
+
+def _method_curves(folder: Path) -> dict[str, tuple[Curve, ...]]:
+    curves: dict[str, list[tuple[int, Curve]]] = {}
+    for path in folder.glob("*/seed*/metrics.jsonl"):
+        with reading(path):
+            seed = int(path.parent.name.removeprefix("seed"))
+        curve = _curve(path, f"seed {seed}")
+        curves.setdefault(path.parent.parent.name, []).append((seed, curve))
+    return {
+        method: tuple(curve for _, curve in sorted(seeds, key=lambda item: item[0]))
+        for method, seeds in sorted(curves.items())
+    }
+
+
+def _finetuning(path: Path) -> Finetuning | None:
+    if not path.is_file():
+        return None
+    with reading(path):
+        record = _json(path)
+        return Finetuning(
+            source=_words(record.get("source")),
+            methods={str(method): dict(about) for method, about in record["methods"].items()},
+            steps=int(record["steps"]),
+            seeds=tuple(int(seed) for seed in record["seeds"]),
+            risk=dict(record.get("risk") or {}),
+        )
+
+
+def _risk_maps(folder: Path) -> dict[str, dict[str, Path]]:
+    """The stored maps of the training cases: case → reading (instance, positional) → file."""
+    maps: dict[str, dict[str, Path]] = {}
+    for path in sorted(folder.glob("*.nii.gz")):
+        case, _, kind = path.name.removesuffix(".nii.gz").rpartition("_")
+        if case and kind in ("instance", "positional"):
+            maps.setdefault(case, {})[kind] = path
+    return maps
+
+
+def _evaluation(workdir: Path) -> Evaluation | None:
+    folder = workdir / "evaluate"
+    table, summary = folder / "metrics.csv", folder / "summary.json"
+    if not (table.is_file() and summary.is_file()):
+        return None
+    with reading(summary):
+        record = dict(_json(summary))
+        methods, gains = record.pop("methods"), record.pop("gain", None) or {}
+        method_summaries = tuple(_method_summary(m, methods[m]) for m in in_order(methods))
+        # What the weighting adds stands first: the question that a run answers last.
+        pairs = sorted(gains, key=lambda pair: pair != "weighted - plain")
+        method_gains = tuple(_gain(pair, gains[pair]) for pair in pairs)
+        if not methods:
+            raise ValueError("it summarises no method")
+    return Evaluation(
+        scores=_case_scores(table),
+        methods=method_summaries,
+        gains=method_gains,
+        notes=record,
+        cases=_test_cases(folder / "cases.json", workdir),
+        labels=_label_values(folder / "labels.json"),
+    )
+
+
+def _method_summary(method: str, entry: Mapping[str, Any]) -> MethodSummary:
+    outcomes = entry.get("outcomes") or {}
+    return MethodSummary(
+        method=method,
+        dice_mean=number(entry.get("dice_mean")),
+        dice_interval=_interval(entry.get("dice_interval")),
+        hd95_mean_finite=number(entry.get("hd95_mean_finite")),
+        n_cases=int(entry.get("n_cases") or 0),
+        outcomes={str(name): int(count) for name, count in outcomes.items()},
+    )
+
+
+def _gain(pair: str, entry: Mapping[str, Any]) -> Gain:
+    over, dash, under = pair.partition(" - ")
+    if not dash:
+        raise ValueError(f"gain of {pair!r}: expected 'one - other'")
+    gains = {str(s): number(value) for s, value in (entry.get("per_subject") or {}).items()}
+    return Gain(
+        over=over,
+        under=under,
+        mean=number(entry.get("mean")),
+        interval=_interval(entry.get("interval")),
+        per_subject={s: value for s, value in gains.items() if not math.isnan(value)},
+    )
+
+
+def _interval(ends: Sequence[float | None] | None) -> tuple[float, float]:
+    low, high = ends or (None, None)
+    return number(low), number(high)
+
+
+def _case_scores(path: Path) -> tuple[CaseScore, ...]:
+    with reading(path), path.open(newline="", encoding="utf-8") as table:
+        scores = tuple(
+            CaseScore(
+                method=row["method"],
+                seed=int(row["seed"]),
+                case=row["case"],
+                subject=row["subject"],
+                label=row["label"],
+                dice=float(row["dice"]),
+                hd95=float(row["hd95"]),
+                n_reference=int(row["n_reference"]),
+                n_prediction=int(row["n_prediction"]),
+                outcome=row["outcome"],
+            )
+            for row in csv.DictReader(table)
+        )
+        if not scores:
+            raise ValueError("it holds no score")
+        return scores
+
+
+def _test_cases(path: Path, workdir: Path) -> tuple[TestCase, ...]:
+    if not path.is_file():
+        return ()
+    with reading(path):
+        return tuple(
+            TestCase(
+                case=str(entry["case"]),
+                subject=str(entry["subject"]),
+                image=workdir / entry["image"],
+                label=workdir / entry["label"],
+                predictions={
+                    method: {int(seed): workdir / file for seed, file in seeds.items()}
+                    for method, seeds in entry["predictions"].items()
+                },
+                risk=workdir / entry["risk"] if entry.get("risk") else None,
+            )
+            for entry in _json(path)
+        )
+
+
+def _label_values(path: Path) -> tuple[LabelValues, ...]:
+    if not path.is_file():
+        return ()
+    with reading(path):
+        return tuple(
+            LabelValues(
+                str(name), int(values["prediction"]), tuple(int(v) for v in values["reference"])
+            )
+            for name, values in _json(path).items()
+        )

@@ -1,0 +1,210 @@
+"""The losses: by hand, against optax, and what ignored pixels and empty images must not do."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxfer.tasks import IGNORE
+from jaxfer.train.losses import map_weighted_cross_entropy, soft_dice
+
+LOG2 = np.log(2.0)
+WAYS = [
+    (region, *way)
+    for region in ("all", "foreground")
+    for way in (("pixels", None), ("foreground", None), ("foreground", 0.25))
+]
+
+
+@pytest.fixture
+def patch():
+    """Two images: logits, labels, weights, and which pixels count."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 3, (2, 4, 5))
+    valid = rng.random((2, 4, 5)) < 0.8
+    return (
+        jnp.asarray(rng.standard_normal((2, 4, 5, 3)), jnp.float32),
+        jnp.asarray(np.where(valid, labels, IGNORE), jnp.int32),
+        jnp.asarray(rng.uniform(0.5, 3.0, (2, 4, 5)), jnp.float32),
+        jnp.asarray(valid),
+    )
+
+
+def weighted(logits, labels, weights, valid, region, denominator, fraction):
+    return map_weighted_cross_entropy(
+        logits,
+        labels,
+        weights,
+        valid,
+        region=region,
+        denominator=denominator,
+        foreground_fraction=None if fraction is None else jnp.full(len(labels), fraction),
+    )
+
+
+def losses(*patch):
+    """Every loss of this module, by name."""
+    logits, labels, _, valid = patch
+    found = {" ".join(map(str, way)): weighted(*patch, *way) for way in WAYS}
+    return found | {"dice": soft_dice(logits, labels, valid)}
+
+
+def same(found, expected):
+    jax.tree.map(lambda a, b: np.testing.assert_array_equal(np.asarray(a), b), found, expected)
+
+
+def slopes(logits, labels, weights, valid):
+    """Gradients of every loss, summed over the images, with respect to the logits."""
+
+    def sums(logits):
+        found = losses(logits, labels, weights, valid)
+        return {name: total.sum() for name, (total, _) in found.items()}
+
+    return jax.jacrev(sums)(logits)
+
+
+def test_ones_over_pixels_is_plain_cross_entropy(patch):
+    logits, labels, _, valid = patch
+    everywhere = jnp.ones_like(valid)
+    labels = jnp.where(valid, labels, 0)
+
+    def ours(logits):
+        ones = jnp.ones(labels.shape)
+        total, used = map_weighted_cross_entropy(
+            logits, labels, ones, everywhere, denominator="pixels"
+        )
+        return total.sum() / used.sum()
+
+    def theirs(logits):
+        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+
+    (value, slope), (expected, expected_slope) = (
+        jax.value_and_grad(f)(logits) for f in (ours, theirs)
+    )
+    assert value == pytest.approx(expected, rel=1e-6)
+    np.testing.assert_allclose(*map(np.asarray, (slope, expected_slope)), rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("way", "expected"),
+    list(zip(WAYS, [14 / 3, 14 / 2, 14 / 0.75, 13 / 2, 13 / 2, 13 / 0.75], strict=True)),
+)
+def test_by_hand(way, expected):
+    true = np.array([1 / 2, 1 / 4, 1 / 8, 1 / 2])  # probability of the true class
+    labels = np.array([0, 1, 1, IGNORE])
+    other = np.where(labels == 1, 1 - true, true), np.where(labels == 1, true, 1 - true)
+    logits = jnp.asarray(np.log(np.stack(other, -1)).reshape(1, 2, 2, 2), jnp.float32)
+    total, used = weighted(
+        logits,
+        jnp.asarray(labels.reshape(1, 2, 2)),
+        jnp.array([[[1.0, 2.0], [3.0, 4.0]]]),
+        jnp.asarray(labels.reshape(1, 2, 2) != IGNORE),
+        *way,
+    )
+    assert total[0] == pytest.approx(expected * LOG2, rel=1e-6)
+    assert used[0] == 1
+
+
+@pytest.mark.parametrize("rubbish", [np.nan, np.inf, -np.inf, 1e30])
+def test_ignored_pixels_change_nothing_whatever_they_hold(patch, rubbish):
+    logits, labels, weights, valid = patch
+    spoilt = (
+        jnp.where(valid[..., None], logits, rubbish),
+        jnp.where(valid, labels, -7),
+        jnp.where(valid, weights, rubbish),
+        valid,
+    )
+    same(losses(*spoilt), losses(*patch))
+    same(slopes(*spoilt), slopes(*patch))
+    for slope in slopes(*spoilt).values():
+        assert not np.asarray(slope)[~np.asarray(valid)].any()
+        assert np.abs(np.asarray(slope)[np.asarray(valid)]).max() > 0
+
+
+def test_weights_outside_of_the_region_change_nothing(patch):
+    logits, labels, weights, valid = patch
+    spoilt = jnp.where(valid & (labels > 0), weights, jnp.nan)
+
+    def loss(logits, weights):
+        return map_weighted_cross_entropy(logits, labels, weights, valid, region="foreground")[0]
+
+    np.testing.assert_array_equal(loss(logits, spoilt), loss(logits, weights))
+    found, expected = (jax.grad(lambda x, w=w: loss(x, w).sum())(logits) for w in (spoilt, weights))
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_an_image_without_a_valid_pixel_is_nothing(patch):
+    logits, labels, weights, valid = patch
+    valid = valid.at[1].set(False)
+    for name, (total, used) in losses(logits.at[1].set(jnp.nan), labels, weights, valid).items():
+        assert (total[1], used[1]) == (0, 0), name
+        assert used[0] == 1, name
+    for name, slope in slopes(logits.at[1].set(jnp.nan), labels, weights, valid).items():
+        assert np.isfinite(slope).all(), name
+        assert not slope[1].any(), name
+
+
+def test_an_image_without_foreground_is_finite(patch):
+    logits, labels, weights, valid = patch
+    labels = jnp.where(valid, 0, IGNORE)
+    for name, (total, used) in losses(logits, labels, weights, valid).items():
+        assert np.isfinite(total).all(), name
+        assert (used == 1).all(), name
+        if name.startswith("foreground"):
+            assert not total.any(), name
+    for name, slope in slopes(logits, labels, weights, valid).items():
+        assert np.isfinite(slope).all(), name
+    assert np.isfinite(weighted(logits, labels, weights, valid, "all", "foreground", 0.0)[0]).all()
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_the_map_scales_the_loss_and_gets_no_gradient(patch, way):
+    logits, labels, weights, valid = patch
+
+    def loss(weights):
+        return weighted(logits, labels, weights, valid, *way)[0]
+
+    np.testing.assert_allclose(loss(3 * weights), 3 * loss(weights), rtol=1e-6)
+    assert not jax.grad(lambda w: loss(w).sum())(weights).any()
+
+
+def test_losses_are_per_image_and_move_with_the_image(patch):
+    together = losses(*patch)
+    alone = losses(*(array[1:] for array in patch))
+    flipped = losses(*(array[:, ::-1] for array in patch))
+    for name in together:
+        np.testing.assert_allclose(together[name][0][1:], alone[name][0], rtol=1e-6)
+        np.testing.assert_allclose(flipped[name][0], together[name][0], rtol=1e-6)
+
+
+def probabilities(rows):
+    with np.errstate(divide="ignore"):
+        return jnp.asarray(np.log(np.array(rows, np.float64)).reshape(1, 1, len(rows), -1), float)
+
+
+def test_soft_dice_by_hand():
+    logits = probabilities([[1 / 2, 1 / 2], [3 / 4, 1 / 4], [1 / 4, 3 / 4], [1 / 2, 1 / 2]])
+    labels = jnp.array([[[1, 0, 1, IGNORE]]])
+    loss, used = soft_dice(logits, labels, labels != IGNORE)
+    assert loss[0] == pytest.approx(1 - (2 * 1.25 + 1) / (1.5 + 2 + 1), rel=1e-6)
+    loss, _ = soft_dice(logits, labels, labels != IGNORE, smooth=0.5)
+    assert loss[0] == pytest.approx(1 - (2 * 1.25 + 0.5) / (1.5 + 2 + 0.5), rel=1e-6)
+    assert used[0] == 1
+
+
+def test_soft_dice_is_the_mean_over_the_foreground_classes():
+    logits = probabilities([[0.5, 0.25, 0.25], [0.2, 0.6, 0.2]])
+    labels = jnp.array([[[0, 1]]])
+    first = (2 * 0.6 + 1) / (0.85 + 1 + 1)
+    second = 1 / (0.45 + 1)  # a class that is not there
+    loss, _ = soft_dice(logits, labels, labels != IGNORE)
+    assert loss[0] == pytest.approx(1 - (first + second) / 2, rel=1e-6)
+
+
+def test_soft_dice_of_a_perfect_prediction_and_of_an_empty_class_is_zero():
+    logits = 40.0 * jax.nn.one_hot(jnp.array([[[0, 1, 1, 0]]]), 3)
+    loss, _ = soft_dice(logits, jnp.array([[[0, 1, 1, 0]]]), jnp.full((1, 1, 4), True))
+    assert loss[0] == pytest.approx(0, abs=1e-6)
