@@ -23,6 +23,7 @@ def catalogue() -> str:
     parts = [_HEAD]
     for card in METRICS.values():
         rows = {
+            "measures": card.meaning,
             "needs": card.needs,
             "direction": f"{card.direction} is better",
             "range": card.range,

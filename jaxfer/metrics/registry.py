@@ -22,6 +22,7 @@ class Metric:
 
     Attributes:
         name: the name in configs and tables.
+        meaning: what it measures, in a few words.
         needs: what of the source's output: class probabilities (a head) or features (none).
         direction: which values mean a better source.
         range: where values lie, in words; C target classes, D features, H(Y) the label entropy.
@@ -36,6 +37,7 @@ class Metric:
     """
 
     name: str
+    meaning: str
     needs: Literal["probabilities", "features"]
     direction: Literal["higher", "lower"]
     range: str
@@ -57,6 +59,7 @@ class Metric:
 _CARDS = (
     Metric(
         name="leep",
+        meaning="mean log-likelihood of the target's labels under the source's own output",
         needs="probabilities",
         direction="higher",
         range="[-H(Y), 0] nats",
@@ -72,6 +75,7 @@ _CARDS = (
     ),
     Metric(
         name="nce",
+        meaning="what the source's predicted label leaves unknown of the target's, negated",
         needs="probabilities",
         direction="higher",
         range="[-H(Y), 0] nats",
@@ -86,6 +90,7 @@ _CARDS = (
     ),
     Metric(
         name="h_score",
+        meaning="spread of the classes' mean features, in units of the features' covariance",
         needs="features",
         direction="higher",
         range="[0, min(C-1, D)]",
@@ -100,6 +105,7 @@ _CARDS = (
     ),
     Metric(
         name="logme",
+        meaning="evidence for a linear model from the features to the labels",
         needs="features",
         direction="higher",
         range="unbounded, nats per voxel",

@@ -109,7 +109,7 @@ def _split(path: Path) -> dict[str, tuple[str, ...]] | None:
 def _problems(path: Path) -> tuple[Problem, ...] | None:
     if not path.is_file():
         return None
-    fields = ("severity", "file", "what", "found", "allowed", "mend")
+    fields = ("severity", "where", "what", "found", "allowed", "mend")
     with reading(path):
         return tuple(
             Problem(**{field: _words(entry.get(field)) for field in fields})

@@ -196,7 +196,7 @@ class Problem:
     """One finding of the check of the input files."""
 
     severity: str
-    file: str
+    where: str
     what: str
     found: str
     allowed: str
@@ -226,9 +226,8 @@ class Run:
 
     @property
     def synthetic(self) -> bool:
-        """Whether the target's subjects are simulated: said at the start or once they were made."""
-        said, made = self.about or {}, self.prepared or {}
-        return bool(said.get("synthetic") or made.get("synthetic_target"))
+        """Whether the target's subjects do not exist."""
+        return bool((self.prepared or {}).get("synthetic_target"))
 
 
 def in_order(methods: Iterable[str]) -> tuple[str, ...]:

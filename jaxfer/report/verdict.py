@@ -120,11 +120,12 @@ def _on_gain(gain: Gain) -> str:
         return f"{_capital(over)} minus {under}: {mean}, with no interval to judge it by."
     if gain.reading == "cannot be told":
         few = f"only {count_text(gain.n, 'patient')} can be compared"
-        why = few if gain.n < FEWEST_SUBJECTS else f"the interval over subjects ({span}) contains 0"
+        wide = f"the 95 % interval over subjects ({span}) contains 0"
+        why = few if gain.n < FEWEST_SUBJECTS else wide
         return f"Whether {over} beats {under} cannot be told: {mean} in the mean, but {why}."
     direction = "above" if gain.reading == "higher" else "below"
     size = f"{abs(100 * gain.mean):.1f} Dice points"
-    return f"{_capital(over)} is {size} {direction} {under} (interval over subjects {span})."
+    return f"{_capital(over)} is {size} {direction} {under} (95 % interval over subjects {span})."
 
 
 def _on_order(means: Mapping[str, float], gains: Mapping[tuple[str, str], Gain]) -> list[str]:

@@ -152,6 +152,11 @@ def inputs(run: Run) -> Any:
         return None
 
 
+def _in_words(problem: Problem) -> dict[str, str | None]:
+    fields = dataclasses.asdict(problem)
+    return {key: None if value is None else str(value) for key, value in fields.items()}
+
+
 def _verify(run: Run, plan: _Plan) -> list[Problem]:
     problems = list(plan.problems)
     total = sum(len(plan.cases(name)) for name in plan.datasets)
@@ -166,7 +171,7 @@ def _verify(run: Run, plan: _Plan) -> list[Problem]:
     problems.sort(key=lambda p: p.severity)
     write_json(
         run.workdir / "prepare" / "verify.json",
-        {"problems": [{k: str(v) for k, v in dataclasses.asdict(p).items()} for p in problems]},
+        {"problems": [_in_words(p) for p in problems]},
     )
     for problem in problems:
         if problem.severity == "warning":

@@ -149,7 +149,6 @@ def open_run(config: ConfigDict, workdir: Path, console: Console, command: str) 
                 "command": command,
                 "versions": versions(),
                 "devices": f"{jax.default_backend()} × {jax.local_device_count()}",
-                "synthetic": False,
             },
         )
     except OSError as error:

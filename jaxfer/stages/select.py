@@ -182,7 +182,7 @@ def run(run: Run) -> str:
                 name: {
                     "direction": METRICS[name].direction,
                     "range": METRICS[name].range,
-                    "meaning": METRICS[name].comparable,
+                    "meaning": METRICS[name].meaning,
                     "reference": METRICS[name].reference,
                 }
                 for name in metrics

@@ -69,17 +69,18 @@ class FakeRun:
                   "sources": ["phantom/ageing/flair/tissue"],
                   "finetune": {"steps": 150, "learning_rate": 0.001}}  # fmt: skip
         write_json(self.workdir / "config.json", config)
-        about = {"name": name, "created": "2026-11-22 13:40", "synthetic": synthetic,
+        about = {"name": name, "created": "2026-11-22 13:40",
                  "versions": {"jaxfer": "0.1.0", "jax": "0.10.2"}, "devices": "cpu x 1",
                  "command": "python -m jaxfer.launch --config=configs/demo.py"}  # fmt: skip
         write_json(self.workdir / "run.json", about)
+        write_json(self.workdir / "prepare/prepared.json", {"synthetic_target": synthetic})
         return self
 
     def prepared(self) -> FakeRun:
         split = {"train": [f"t{i}" for i in range(8)], "validation": ["v1", "v2"],
                  "test": list(self.subjects)}  # fmt: skip
         write_json(self.workdir / "prepare/splits.json", {"target": split})
-        problem = {"severity": "warning", "file": "t3_flair.nii.gz", "what": "the spacing differs",
+        problem = {"severity": "warning", "where": "t3_flair.nii.gz", "what": "the spacing differs",
                    "found": "1.2 mm", "allowed": "1 mm", "mend": "resample"}  # fmt: skip
         write_json(self.workdir / "prepare/verify.json", {"problems": [problem]})
         return self

@@ -152,13 +152,6 @@ def test_real_subjects_are_not_called_synthetic(fake_run) -> None:
     assert "synthetic" in page.text, "the sources that are, still are"
 
 
-def test_subjects_that_prepare_made_are_called_synthetic(fake_run) -> None:
-    run = fake_run.started(synthetic=False).selected()
-    (run.workdir / "prepare").mkdir()
-    (run.workdir / "prepare/prepared.json").write_text('{"synthetic_target": true}')
-    assert "The subjects are synthetic" in page_of(run.workdir).text
-
-
 def test_data_cannot_become_markup(fake_run, entry) -> None:
     evil = "<script>alert(1)</script>&amp;\"'"
     run = fake_run.started(name=evil).prepared()

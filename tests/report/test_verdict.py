@@ -40,7 +40,7 @@ def test_an_interval_that_contains_zero_tells_nothing(fake_run) -> None:
     text = words(with_gain(fake_run.all().workdir, "weighted - plain", interval=[-0.01, 0.08]))
     assert (
         "Whether risk-weighted fine-tuning beats plain fine-tuning cannot be told: +4.8 Dice "
-        "points in the mean, but the interval over subjects (−1.0 to +8.0) contains 0." in text
+        "points in the mean, but the 95 % interval over subjects (−1.0 to +8.0) contains 0." in text
     )
     assert "holds in the means, but not every step" in text
     assert "4.8 Dice points above" not in text

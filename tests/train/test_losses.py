@@ -84,7 +84,7 @@ def test_ones_over_pixels_is_plain_cross_entropy(patch):
     (value, slope), (expected, expected_slope) = (
         jax.value_and_grad(f)(logits) for f in (ours, theirs)
     )
-    assert value == pytest.approx(expected, rel=1e-6)
+    assert float(value) == pytest.approx(float(expected), rel=1e-6)
     np.testing.assert_allclose(*map(np.asarray, (slope, expected_slope)), rtol=1e-5, atol=1e-7)
 
 
