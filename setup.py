@@ -20,7 +20,7 @@ setup(
         "jaxfer.report": ["*.html"],
     },
     install_requires=[
-        "jax>=0.8",
+        "jax>=0.10",
         "flax>=0.12",
         "optax>=0.2.5",
         "orbax-checkpoint>=0.11.25",

@@ -13,6 +13,8 @@ import jax  # noqa: E402
 import pytest  # noqa: E402
 from absl import flags  # noqa: E402
 
+from tests import launching  # noqa: E402
+
 jax.config.update("jax_num_cpu_devices", 4)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 flags.FLAGS.mark_as_parsed()
@@ -25,3 +27,19 @@ def real_data() -> Path:
     if not folder:
         pytest.skip("JAXFER_REAL_DATA is unset: name the folder that holds the real data sets")
     return Path(folder).resolve()
+
+
+@pytest.fixture(scope="session")
+def launch() -> launching.Launch:
+    """Runs ``python -m jaxfer.launch`` in the project's folder."""
+    return launching.launch
+
+
+@pytest.fixture(scope="session")
+def demo(launch: launching.Launch, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The workdir of a finished toy run of the demo."""
+    workdir = tmp_path_factory.mktemp("runs") / "demo"
+    done = launch("--config=configs/demo.py:tiny", f"--workdir={workdir}")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "report:" in done.stdout
+    return workdir

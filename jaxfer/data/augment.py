@@ -61,7 +61,9 @@ def augment_patch(
     warp, gain, shift, level, grain = jax.random.split(key, 5)
     where = _coordinates(warp, how, label.shape)
 
-    def take(values: Shaped[Array, "h w"], order: int, outside: float) -> Shaped[Array, "h w"]:
+    def take(
+        values: Shaped[Array, "h w"], order: int, outside: int | float
+    ) -> Shaped[Array, "h w"]:
         return map_coordinates(values, list(where), order=order, mode="constant", cval=outside)
 
     plane = take(image[..., 0], 1, 0.0)

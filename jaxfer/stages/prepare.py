@@ -69,8 +69,6 @@ def _root(run: Run, settings: Any) -> Path:
 def _make_collections(run: Run, names: Sequence[str]) -> None:
     for name in names:
         settings = run.config.datasets[name]
-        if settings.layout != "phantom":
-            continue
         folder = folder_of(name, settings, run.cache)
         counts = dict(zip(settings.sites, settings.subjects, strict=True))
         with run.progress(f"making {name}", sum(counts.values())) as advance:
@@ -206,8 +204,16 @@ def _build(run: Run, plan: _Plan) -> dict[str, dict[str, Any]]:
 
 def run(run: Run) -> str:
     """Makes the collection if the run needs it, verifies, splits, stores."""
-    _make_collections(run, list(dict.fromkeys(t.dataset for t in _tasks(run))))
+    collections = [
+        name
+        for name in dict.fromkeys(t.dataset for t in _tasks(run))
+        if run.config.datasets[name].layout == "phantom"
+    ]
+    for name in collections:
+        folder_of(name, run.config.datasets[name], run.cache).mkdir(parents=True, exist_ok=True)
+    # Whatever is wrong with the tasks or the downloads shows before the collections are made.
     plan = _plan(run)
+    _make_collections(run, collections)
     problems = _verify(run, plan)
     records = _build(run, plan)
     for name, dataset in plan.datasets.items():

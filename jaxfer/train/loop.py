@@ -23,7 +23,7 @@ def initial_params(model: UNet, patch: tuple[int, int], seed: int) -> Params:
     return model.init(jax.random.key(seed), jnp.zeros((1, *patch, 1)))["params"]
 
 
-def _check(record: dict[str, float], first: int) -> None:
+def _check(record: dict[str, int | float], first: int) -> None:
     bad = [name for name, value in record.items() if not math.isfinite(value)]
     if bad:
         raise UserError(

@@ -47,7 +47,9 @@ def tiles(shape: tuple[int, ...], patch: tuple[int, int], overlap: float) -> lis
     return [Tile(z, (r, c)) for z in range(shape[2]) for r in rows for c in columns]
 
 
-def read_tile(volume: np.ndarray, tile: Tile, patch: tuple[int, int], outside: float) -> np.ndarray:
+def read_tile(
+    volume: np.ndarray, tile: Tile, patch: tuple[int, int], outside: int | float
+) -> np.ndarray:
     """A tile of a volume; pixels beyond the volume's edge have the value ``outside``."""
     part = volume[
         tile.start[0] : tile.start[0] + patch[0], tile.start[1] : tile.start[1] + patch[1], tile.z

@@ -125,7 +125,7 @@ def train_step(
     updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     metrics = {name: value / examples for name, value in sums.items()}
-    metrics["gradient_norm"] = optax.global_norm(gradient)
+    metrics["gradient_norm"] = optax.tree.norm(gradient)
     return TrainState(state.step + 1, params, opt_state, state.key), metrics
 
 
@@ -153,7 +153,9 @@ def replicate(state: TrainState, devices: int) -> TrainState:
     The step takes a state on one device too, but is then compiled a second time for the next one.
     """
     mesh = Mesh(np.array(jax.local_devices()[:devices]), ("batch",))
-    return jax.device_put(state, NamedSharding(mesh, PartitionSpec()), may_alias=False)
+    # Placed without a copy, the caller's buffers would be given away by the step.
+    copied = jax.tree.map(lambda leaf: leaf.copy(), state)
+    return jax.device_put(copied, NamedSharding(mesh, PartitionSpec()))
 
 
 @lru_cache

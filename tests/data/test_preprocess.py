@@ -178,12 +178,9 @@ def test_voxels_keep_their_place_in_space(
         np.testing.assert_allclose(line[inner], centres[inner], atol=1e-3)
 
         # And back: a ramp on the working grid, of what each voxel's centre is.
-        across = np.moveaxis(np.broadcast_to(centres, np.roll(geometry.full_shape, 2 - axis)), 2, 0)
-        volume = np.moveaxis(across, 0, axis).astype(np.float32)
-        volume = np.broadcast_to(
-            centres.reshape([-1 if a == axis else 1 for a in range(3)]), geometry.full_shape
-        ).astype(np.float32)
-        restored = restore(np.ascontiguousarray(volume), geometry, 0.0)
+        line = centres.reshape([-1 if a == axis else 1 for a in range(3)])
+        volume = np.broadcast_to(line, geometry.full_shape).astype(np.float32)
+        restored = restore(volume, geometry, 0.0)
         middle = np.abs(places[..., axis] - (low[axis] + high[axis]) / 2) < 3
         np.testing.assert_allclose(restored[middle], places[..., axis][middle], atol=1e-3)
 

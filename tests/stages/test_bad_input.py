@@ -10,7 +10,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from tests.stages.conftest import Launch
+from tests.launching import Launch
 
 DEMO = "--config=configs/demo.py:tiny"
 
@@ -32,6 +32,7 @@ DEMO = "--config=configs/demo.py:tiny"
         ((DEMO, "--config.target=phantom/clinic/flair/spleen"), ("spleen", "WMH")),
         ((DEMO, "stray"), ("stray",)),
         ((DEMO, "--nonsense=1"), ("nonsense",)),
+        ((DEMO, "--config.datasets.phantom.sites=('ageing','glioma','moon')"), ("moon", "glioma")),
         (
             ("--config=configs/hippocampus.py:tiny", "--config.data.root=nowhere"),
             ("Task04_Hippocampus", "CC BY-SA 4.0", "--config.data.root"),
@@ -89,6 +90,7 @@ def _prepare(launch: Launch, folder: Path, workdir: Path) -> tuple[int, str]:
         "--config.sources=('phantom/ageing/t1/tissue',)",
         "--config.datasets.phantom.subjects=(1,1)",
         "--config.stages=('prepare',)",
+        "--config.data.test_subjects=0",
         f"--workdir={workdir}",
     )
     return done.returncode, done.stderr

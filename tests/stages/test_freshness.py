@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.stages.conftest import Launch
+from tests.launching import Launch
 
 CONFIG = "--config=configs/demo.py:tiny"
 STAGES = ("prepare", "pretrain", "select", "finetune", "evaluate", "report")

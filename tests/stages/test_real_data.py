@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from jaxfer.metrics import dice
-from tests.stages.conftest import Launch
+from tests.launching import Launch
 
 
 @pytest.mark.parametrize("name", ["hippocampus", "open_ms"])

@@ -48,7 +48,7 @@ def read(name: str, folder: Path, settings: ConfigDict) -> tuple[Dataset, list[P
             cases.append(Case(subject, subject, site, images, Path(f"{stem}_seg.nii.gz")))
     dataset = Dataset(
         name=name,
-        cases=tuple(cases),
+        cases=tuple(sorted(cases, key=lambda c: c.id)),
         label_names=LABEL_NAMES,
         rois={roi.name: roi for roi in _ROIS},
         skull_stripped=True,

@@ -1,0 +1,193 @@
+"""Batches: what is in a patch, where it is from, and which batch comes when."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jaxfer.data.sampler import (
+    TaskCase,
+    class_frequencies,
+    risk_of,
+    task_case,
+    training_batches,
+)
+from jaxfer.data.store import StoredCase
+from jaxfer.tasks import IGNORE, RoI
+
+ROI = RoI("lesion", (("core", (3,)), ("rim", (1, 2))))
+Put = Callable[..., StoredCase]
+
+
+def draw(cases: Sequence[TaskCase], **changes: object) -> list[dict[str, np.ndarray]]:
+    settings = {"patch": (6, 6), "batch_size": 4, "foreground_patches": 0.5, "seed": 1, "steps": 5}
+    return list(training_batches(cases, **(settings | changes)))
+
+
+def joined(batches: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    return {key: np.concatenate([b[key] for b in batches]) for key in batches[0]}
+
+
+def assert_same(a: Sequence[dict[str, np.ndarray]], b: Sequence[dict[str, np.ndarray]]) -> None:
+    assert len(a) == len(b)
+    for one, other in zip(a, b, strict=True):
+        assert one.keys() == other.keys()
+        for key in one:
+            np.testing.assert_array_equal(one[key], other[key])
+
+
+@pytest.fixture
+def numbered(put_in_store: Put, tmp_path: Path) -> TaskCase:
+    """Every voxel's image is its number, its label a function of it, its risk one more."""
+    shape = (16, 14, 9)
+    number = np.arange(np.prod(shape)).reshape(shape)  # at most 2048, exact in half precision
+    stored = put_in_store("numbered", number, (number % 5).astype(np.uint8))
+    np.save(tmp_path / "risk.npy", np.asfortranarray(number + 1.0, np.float32))
+    case = task_case(stored, "t1", ROI, ignore=(4,))
+    return replace(case, risk=tmp_path / "risk.npy")
+
+
+def test_counts_frequencies_and_fractions(put_in_store: Put) -> None:
+    labels = np.random.default_rng(0).integers(0, 5, (7, 6, 5)).astype(np.uint8)
+    case = task_case(put_in_store("a", np.ones(labels.shape), labels), "t1", ROI, ignore=(4,))
+    classes = np.choose(labels, [0, 2, 2, 1, IGNORE])
+    np.testing.assert_array_equal(case.classes(), classes)
+    for z, c in itertools.product(range(5), range(3)):
+        assert case.counts[z, c] == np.count_nonzero(classes[:, :, z] == c)
+    usable = np.count_nonzero(labels != 4)
+    foreground = np.count_nonzero((labels > 0) & (labels < 4))
+    assert case.foreground_fraction == pytest.approx(foreground / usable)
+
+    empty = task_case(
+        put_in_store("b", np.ones((5, 4, 3)), np.zeros((5, 4, 3), np.uint8)), "t1", ROI, ()
+    )
+    assert empty.foreground_fraction == pytest.approx(1 / 60)
+    both = np.array([np.count_nonzero(classes == c) for c in range(3)]) + [60, 0, 0]
+    np.testing.assert_allclose(class_frequencies([case, empty]), both / both.sum())
+    np.testing.assert_array_equal(risk_of(empty), np.ones((5, 4, 3), np.float32))
+
+
+@pytest.mark.parametrize("foreground_patches", [0.0, 1.0])
+@pytest.mark.parametrize("patch", [(6, 8), (16, 14), (20, 8), (7, 21), (24, 32)])
+def test_image_label_and_risk_are_cut_from_one_place(
+    numbered: TaskCase, patch: tuple[int, int], foreground_patches: float
+) -> None:
+    batches = draw([numbered], patch=patch, steps=10, foreground_patches=foreground_patches)
+    for batch in batches:
+        assert batch["image"].shape == (4, *patch, 1)
+        assert batch["image"].dtype == np.float32
+        assert batch["label"].dtype == np.int32
+        assert batch["risk"].dtype == np.float32
+        assert batch["foreground_fraction"].shape == (4,)
+        np.testing.assert_allclose(batch["foreground_fraction"], numbered.foreground_fraction)
+    found = joined(batches)
+    volume = np.asarray(numbered.image(), np.float32)
+    number_of_places = set()
+    for image, label, risk in zip(found["image"], found["label"], found["risk"], strict=True):
+        image = image[..., 0]
+        # The padding has risk 1, as number 0 has: it has image 0 too, and its label tells.
+        inside = (risk != 1) | ((image == 0) & (label != IGNORE))
+        rows, columns = inside.any(1), inside.any(0)
+        np.testing.assert_array_equal(inside, np.outer(rows, columns))
+        height, width = rows.sum(), columns.sum()
+        assert (height, width) == (min(patch[0], 16), min(patch[1], 14))
+        np.testing.assert_array_equal(image[~inside], 0)
+        np.testing.assert_array_equal(label[~inside], IGNORE)
+        np.testing.assert_array_equal(risk[~inside], 1)
+        # What is missing is missing on both sides alike.
+        assert np.flatnonzero(rows)[0] == (patch[0] - height) // 2
+        assert np.flatnonzero(columns)[0] == (patch[1] - width) // 2
+
+        numbers = image[inside].reshape(height, width).astype(int)
+        x, y, z = np.unravel_index(numbers[0, 0], volume.shape)
+        np.testing.assert_array_equal(numbers, volume[x : x + height, y : y + width, z])
+        np.testing.assert_array_equal(risk[inside], image[inside] + 1)
+        expected = np.choose(numbers % 5, [0, 2, 2, 1, IGNORE])
+        np.testing.assert_array_equal(label[inside].reshape(height, width), expected)
+        number_of_places.add((x, y, z))
+    assert len(number_of_places) > 5
+
+
+def test_without_a_risk_map_the_risk_is_one(numbered: TaskCase) -> None:
+    found = joined(draw([replace(numbered, risk=None)]))
+    np.testing.assert_array_equal(found["risk"], 1.0)
+
+
+def test_a_batch_depends_on_the_seed_and_its_number_alone(numbered: TaskCase) -> None:
+    whole = draw([numbered], steps=8)
+    assert len(whole) == 8
+    assert_same(whole, draw([numbered], steps=8))
+    assert_same(whole[:3], draw([numbered], steps=3))
+    assert_same(whole[5:], draw([numbered], first_step=5, steps=8))
+    assert draw([numbered], first_step=8, steps=8) == []
+    np.testing.assert_array_equal(joined(whole)["index"], np.arange(32))
+    other = joined(draw([numbered], steps=8, seed=2))
+    assert not np.array_equal(other["image"], joined(whole)["image"])
+    # A patch does not depend on how many share its batch.
+    assert_same([joined(whole)], [joined(draw([numbered], steps=4, batch_size=8))])
+
+
+@pytest.fixture
+def needle(put_in_store: Put) -> TaskCase:
+    """One voxel of foreground beside much background, and some that is ignored."""
+    labels = np.zeros((40, 50, 6), np.uint8)
+    labels[30, 8, 2] = 3
+    labels[:, 45:, :] = 4
+    image = np.where(labels == 3, 9.0, 1.0)
+    return task_case(put_in_store("needle", image, labels), "t1", ROI, ignore=(4,))
+
+
+@pytest.mark.parametrize("patch", [(16, 16), (9, 12), (64, 64)])
+def test_foreground_patches_hold_foreground(needle: TaskCase, patch: tuple[int, int]) -> None:
+    batches = joined(draw([needle], patch=patch, foreground_patches=1.0, steps=20))
+    seen = (batches["label"] == 1).any((1, 2))
+    assert seen.all()
+    np.testing.assert_array_equal(batches["label"] == 1, batches["image"][..., 0] == 9)
+    if patch != (64, 64):
+        places = np.argwhere(batches["label"] == 1)[:, 1:]
+        # Near the middle, and not always in one spot of it.
+        off = np.abs(places - np.array(patch) // 2)
+        near_edge = np.array([0, max(patch[1] // 2 - 8, 0)])
+        assert (off <= np.array(patch) // 4 + near_edge + 1).all()
+        assert len(np.unique(places[:, 0])) > 2
+
+
+def test_the_share_of_foreground_patches(needle: TaskCase) -> None:
+    shares = {
+        wanted: (joined(draw([needle], foreground_patches=wanted, steps=100))["label"] == 1)
+        .any((1, 2))
+        .mean()
+        for wanted in (0.0, 0.5, 1.0)
+    }
+    assert shares[0.0] < 0.05
+    assert shares[0.5] == pytest.approx(0.5, abs=0.08)
+    assert shares[1.0] == 1.0
+
+
+def test_cases_without_foreground_still_give_patches(put_in_store: Put) -> None:
+    labels = np.full((12, 12, 4), 4, np.uint8)
+    labels[:6] = 0
+    case = task_case(put_in_store("a", np.ones(labels.shape), labels), "t1", ROI, ignore=(4,))
+    found = joined(draw([case], foreground_patches=1.0))
+    assert set(np.unique(found["label"])) == {0, IGNORE}
+
+
+def test_cases_are_drawn_alike_whatever_their_size(put_in_store: Put) -> None:
+    cases = []
+    for value, shape in enumerate([(8, 8, 2), (30, 30, 40), (9, 20, 7)], start=1):
+        stored = put_in_store(str(value), np.full(shape, value), np.zeros(shape, np.uint8))
+        cases.append(task_case(stored, "t1", ROI, ()))
+    found = joined(draw(cases, steps=150))
+    drawn = np.bincount(found["image"].max((1, 2, 3)).astype(int), minlength=4)[1:]
+    np.testing.assert_allclose(drawn / 600, 1 / 3, atol=0.07)
+
+
+def test_all_slices_and_all_places_are_drawn(numbered: TaskCase) -> None:
+    found = joined(draw([numbered], steps=150, foreground_patches=0.0))
+    numbers = np.unique(found["image"][found["risk"] != 1])
+    assert len(numbers) > 0.99 * 16 * 14 * 9

@@ -1,0 +1,185 @@
+"""Scores over every voxel: the same as the metrics of all voxels at once, however they are cut."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxfer.metrics import METRICS, h_score, label_entropy, leep, logme, nce, nce_from_statistics
+from jaxfer.models.unet import UNet
+from jaxfer.models.zoo import Source
+from jaxfer.selection.score import score_source
+from jaxfer.tasks import IGNORE
+from jaxfer.train.predict import forward, tiles
+
+CLASSES, SOURCES, FEATURES = 3, 4, 3
+ALL = ("leep", "nce", "h_score", "logme")
+AWKWARD = [((5, 7, 3), (4, 4)), ((4, 4, 2), (4, 4)), ((3, 2, 4), (8, 4)), ((13, 9, 1), (4, 8))]
+
+
+class EachPixel(UNet):
+    """Features and class probabilities that depend on the pixel alone."""
+
+    def __call__(self, image):
+        features = jnp.concatenate([image, jnp.sin(2 * image) + 4, image**2], -1)
+        mixing = jnp.array([[1.0, 0.3, -0.8, 0.0], [0.5, -1, 0, 0.4], [-0.2, 0.4, 0.6, 0.1]])
+        return features @ mixing, {"decoder_0": features, "encoder_0": 3 - features}
+
+
+class Knows(UNet):
+    """Source class (y + 1) mod S, with certainty, where the image is y."""
+
+    def __call__(self, image):
+        classes = (jnp.arange(SOURCES) - 1) % SOURCES
+        logits = -1e3 * jnp.abs(image - classes.reshape(1, 1, 1, -1).astype(image.dtype))
+        return logits, {"decoder_0": jnp.tile(image, FEATURES)}
+
+
+class KnowsNothing(UNet):
+    def __call__(self, image):
+        logits = jnp.array([0.3, -1.0, 2.0, 0.5]).reshape(1, 1, 1, -1)
+        return logits + 0 * image, {"decoder_0": jnp.tile(image, FEATURES)}
+
+
+def source(kind=EachPixel):
+    network = kind(num_classes=SOURCES, widths=(FEATURES,))
+    return Source({}, network, {}, np.zeros((1, 8), bool))
+
+
+def score(cases, kind=EachPixel, *, patch=(4, 4), batch_size=3, layer="decoder_0", **changes):
+    return score_source(
+        source(kind),
+        cases,
+        metrics=ALL,
+        layer=layer,
+        patch=patch,
+        batch_size=batch_size,
+        **changes,
+    )
+
+
+def draw(make_case, shape, seed=0, ignored=0.15):
+    """A case whose image knows something of its labels, and is NaN where they are ignored."""
+    rng = np.random.default_rng(seed)
+    classes = rng.integers(0, CLASSES, shape)
+    image = rng.standard_normal(shape) + 0.8 * classes
+    classes[rng.random(shape) < ignored] = IGNORE
+    return make_case(classes, CLASSES, np.where(classes == IGNORE, np.nan, image))
+
+
+def at_once(cases, layer="decoder_0"):
+    """All scores by the metrics themselves, of all usable voxels in one array."""
+    labels = np.concatenate([case.classes().reshape(-1) for case in cases])
+    pixels = np.concatenate([np.asarray(case.image(), np.float32).reshape(-1) for case in cases])
+    labels, pixels = labels[labels != IGNORE].astype(np.int32), pixels[labels != IGNORE]
+    log_probs, features = forward(source().model, {}, jnp.asarray(pixels).reshape(1, 1, -1, 1))
+    log_probs, values = np.asarray(log_probs)[0, 0], np.asarray(features[layer])[0, 0]
+    hard = log_probs.argmax(-1)
+    return {
+        "leep": leep(log_probs, labels, num_classes=CLASSES),
+        "nce": nce(hard, labels, num_source_classes=SOURCES, num_classes=CLASSES),
+        "h_score": h_score(values, labels, num_classes=CLASSES),
+        "logme": logme(values, labels, num_classes=CLASSES),
+    }
+
+
+def check(found, expected):
+    for name in ALL:
+        assert float(found[name]) == pytest.approx(float(expected[name]), rel=2e-5), name
+        assert found[name].n_used == expected[name].n_used, name
+        assert found[name].n_invalid == 0, name
+        assert found[name].reasons == (), name
+
+
+@pytest.mark.parametrize(("shape", "patch"), AWKWARD)
+def test_every_voxel_counts_exactly_once(make_case, shape, patch):
+    cases = [draw(make_case, shape, 0), draw(make_case, (6, 5, 2), 1)]
+    found = score(cases, patch=patch)
+    check(found.scores, at_once(cases))
+    number = sum(int((case.classes() != IGNORE).sum()) for case in cases)
+    assert int(found.scores["leep"].n_used) == number
+
+
+def test_the_batch_size_changes_nothing(make_case):
+    cases = [draw(make_case, (9, 7, 2), 2), draw(make_case, (5, 4, 3), 3)]
+    reference = score(cases, batch_size=1)
+    for batch_size in (5, 64):
+        found = score(cases, batch_size=batch_size)
+        for name in ALL:
+            expected = float(reference.scores[name])
+            assert float(found.scores[name]) == pytest.approx(expected, rel=1e-6), name
+            assert found.scores[name].n_used == reference.scores[name].n_used
+
+
+def test_the_layer_is_the_one_asked_for(make_case):
+    cases = [draw(make_case, (6, 5, 2), 4)]
+    check(score(cases, layer="encoder_0").scores, at_once(cases, "encoder_0"))
+
+
+def test_statistics_are_kept_by_case(make_case):
+    cases = [draw(make_case, (6, 5, 2), seed) for seed in (5, 6, 7)]
+    found = score(cases)
+    assert [own.case for own in found.cases] == [case.stored.id for case in cases]
+    for own, case in zip(found.cases, cases, strict=True):
+        alone = at_once([case])
+        usable = case.classes()[case.classes() != IGNORE]
+        counts = np.bincount(usable, minlength=CLASSES)
+        np.testing.assert_array_equal(own.labels.hard_joint.sum(1), counts)
+        np.testing.assert_array_equal(own.features.counts, counts)
+        np.testing.assert_array_equal(own.predictions.counts, counts)
+        assert float(nce_from_statistics(own.labels)) == pytest.approx(float(alone["nce"]))
+    # The table of the second pass is of all cases, not of each.
+    total = sum(float(own.predictions.log_sums.sum()) for own in found.cases)
+    number = float(found.scores["leep"].n_used)
+    assert total / number == pytest.approx(float(at_once(cases)["leep"]), rel=1e-5)
+
+
+def test_a_source_that_knows_the_labels(make_case):
+    classes = np.random.default_rng(8).integers(0, CLASSES, (7, 5, 3))
+    found = score([make_case(classes, CLASSES)], Knows).scores
+    assert float(found["leep"]) == pytest.approx(0, abs=1e-6)
+    assert float(found["nce"]) == 0
+
+
+def test_a_source_that_knows_nothing_scores_minus_the_label_entropy(make_case):
+    cases = [draw(make_case, (7, 5, 3), seed) for seed in (9, 10)]
+    cases = [make_case(case.classes(), CLASSES, np.zeros((7, 5, 3))) for case in cases]
+    counts = sum(case.counts.sum(0) for case in cases)
+    found = score(cases, KnowsNothing).scores
+    assert float(found["leep"]) == pytest.approx(-float(label_entropy(counts)), rel=1e-5)
+    assert float(found["nce"]) == pytest.approx(-float(label_entropy(counts)), rel=1e-5)
+
+
+def test_one_class_alone_has_no_score(make_case):
+    found = score([make_case(np.zeros((5, 4, 2)), CLASSES)]).scores
+    for name in ALL:
+        assert np.isnan(float(found[name])), name
+        assert "few classes" in found[name].reasons, name
+
+
+def test_a_source_that_breaks_down_has_no_score(make_case):
+    case = draw(make_case, (5, 4, 2), 11, ignored=0.0)
+    image = np.array(case.image())
+    image[2, 3, 1] = np.nan
+    found = score([make_case(case.classes(), CLASSES, image)]).scores
+    for name in ALL:
+        assert np.isnan(float(found[name])), name
+        assert found[name].n_invalid == 1, name
+
+
+def test_every_tile_is_told_and_only_what_was_asked_for_is_scored(make_case):
+    told: list[int] = []
+    case = draw(make_case, (9, 7, 2), 12)
+    found = score_source(
+        source(),
+        [case],
+        metrics=("nce",),
+        layer="decoder_0",
+        patch=(4, 4),
+        batch_size=5,
+        on_tiles=told.append,
+    )
+    assert sum(told) == len(tiles((9, 7, 2), (4, 4), 0.0))
+    assert list(found.scores) == ["nce"]
+    assert set(ALL) <= set(METRICS)
