@@ -293,7 +293,7 @@ def _tasks(target: str, sources: tuple[str, ...], datasets: ConfigDict) -> list[
     for name, entry in datasets.items():
         if not (isinstance(entry, ConfigDict) and isinstance(entry.get("layout"), str)):
             where, allowed = f"config.datasets.{name}", "layout, folder and what its layout needs"
-            problems.append(Problem("error", where, "not a dataset", repr(entry), allowed))
+            problems.append(Problem("error", where, "not a dataset", repr(plain(entry)), allowed))
     return problems
 
 

@@ -107,6 +107,10 @@ def main() -> None:
             message, style="red", markup=False, highlight=False, soft_wrap=True
         )
         sys.exit(2)
+    except KeyboardInterrupt:
+        told = "jaxfer: interrupted; the same command goes on after the last finished network"
+        Console(stderr=True).print(told, markup=False, highlight=False)
+        sys.exit(130)
 
 
 if __name__ == "__main__":

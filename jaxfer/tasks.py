@@ -124,7 +124,7 @@ class Task:
     @classmethod
     def parse(cls, name: str, field: str = "task") -> Task:
         """Reads ``dataset/site/modality/roi``."""
-        parts = str(name).split("/")
+        parts = name.split("/")
         if len(parts) != 4 or not all(parts):
             raise UserError(
                 f"config.{field}: not a task's name",

@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import reduce
+from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
@@ -129,6 +130,7 @@ def score_source(
     layer: str,
     patch: tuple[int, int],
     batch_size: int,
+    scratch: Path | None = None,
     on_tiles: Callable[[int], None] = lambda _: None,
 ) -> SourceScores:
     """Every metric of a source over every voxel of the cases.
@@ -140,12 +142,14 @@ def score_source(
         layer: of the network, at full resolution, whose output the feature metrics look at.
         patch: pixels of a tile; every voxel counts in exactly one tile.
         batch_size: tiles per call of the network; changes nothing but the speed.
+        scratch: folder for the log-probabilities between the passes (4 bytes per voxel and source
+            class, deleted afterwards); None: the system's.
         on_tiles: called with the number of tiles after each batch.
     """
     num_classes, num_source_classes = cases[0].roi.num_classes, source.model.num_classes
     first: list[tuple[LabelStatistics, FeatureStatistics]] = []
     kept: list[list[np.ndarray]] = []
-    with tempfile.NamedTemporaryFile(suffix=".log_probs") as file:
+    with tempfile.NamedTemporaryFile(dir=scratch, suffix=".log_probs") as file:
         for case in cases:
             stats = (
                 LabelStatistics.zeros(num_classes, num_source_classes),

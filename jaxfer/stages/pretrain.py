@@ -92,7 +92,7 @@ def _card(
         "train_subjects": sorted({c.stored.subject for c in train}),
         "validation_subjects": sorted({c.stored.subject for c in validation}),
         "synthetic": prepared.synthetic(task),
-        "config": plain(run.config.pretrain),
+        "config": {key: plain(run.config[key]) for key in ("pretrain", "augment", "data")},
         "seed": _seed(run, task),
         "versions": versions(),
     }

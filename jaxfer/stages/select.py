@@ -67,6 +67,8 @@ def _score(run: Run, target_cases: list[TaskCase], prepared: Prepared) -> dict[T
         for case in target_cases
     )
     scored = {}
+    folder = run.workdir / "select"
+    folder.mkdir(exist_ok=True)
     with run.progress("scoring", number) as advance:
         for task, source in shelf.items():
             found = score_source(
@@ -76,6 +78,7 @@ def _score(run: Run, target_cases: list[TaskCase], prepared: Prepared) -> dict[T
                 layer=config.select.layer,
                 patch=tuple(source.card["patch"]),
                 batch_size=config.evaluate.batch_size,
+                scratch=folder,
                 on_tiles=partial(advance, note=task.name),
             )
             similarity = roi_similarity(

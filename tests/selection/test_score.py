@@ -125,12 +125,12 @@ def test_statistics_are_kept_by_case(make_case):
         alone = at_once([case])
         usable = case.classes()[case.classes() != IGNORE]
         counts = np.bincount(usable, minlength=CLASSES)
-        np.testing.assert_array_equal(own.labels.hard_joint.sum(1), counts)
+        np.testing.assert_array_equal(np.asarray(own.labels.hard_joint).sum(1), counts)
         np.testing.assert_array_equal(own.features.counts, counts)
         np.testing.assert_array_equal(own.predictions.counts, counts)
         assert float(nce_from_statistics(own.labels)) == pytest.approx(float(alone["nce"]))
     # The table of the second pass is of all cases, not of each.
-    total = sum(float(own.predictions.log_sums.sum()) for own in found.cases)
+    total = sum(np.asarray(own.predictions.log_sums).sum() for own in found.cases)
     number = float(found.scores["leep"].n_used)
     assert total / number == pytest.approx(float(at_once(cases)["leep"]), rel=1e-5)
 

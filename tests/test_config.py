@@ -1,0 +1,370 @@
+"""The configuration: every rule, all problems at once, and what decides a fingerprint."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from ml_collections import ConfigDict
+
+from jaxfer import config as module
+from jaxfer.config import default_config, fingerprint, finish, plain, validate
+from jaxfer.errors import UserError
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+NAN, INFINITY = float("nan"), float("inf")
+
+
+@pytest.fixture
+def config() -> ConfigDict:
+    """A small one that is valid."""
+    found = default_config()
+    found.name = "some"
+    found.target = "mine/all/t1/lesion"
+    found.sources = ("mine/all/t2/lesion", "other/north/t1/core")
+    found.datasets.mine = {"layout": "msd", "folder": "Mine"}
+    found.datasets.other = {"layout": "open_ms", "folder": "Other"}
+    return found
+
+
+def put(config: ConfigDict, path: str, value: object) -> None:
+    """Sets a field; ConfigDict's own type check is off, as in a dictionary made by hand."""
+    *sections, field = path.split(".")
+    for section in sections:
+        config = config[section]
+    with config.ignore_type():
+        config[field] = value
+
+
+def complaints(config: ConfigDict) -> list[str]:
+    """The problems, one per line; none if it is valid."""
+    try:
+        validate(config)
+    except UserError as error:
+        head, *lines = str(error).split("\n")
+        assert head == f"the configuration has problems ({len(lines)}):"
+        return [line.strip() for line in lines]
+    return []
+
+
+def configs() -> list[str]:
+    return sorted(p.stem for p in CONFIGS.glob("*.py"))
+
+
+@pytest.mark.parametrize("preset", ["", "tiny"])
+@pytest.mark.parametrize("name", configs())
+def test_every_config_of_the_project_is_valid_and_locked(name: str, preset: str) -> None:
+    spec = importlib.util.spec_from_file_location(name, CONFIGS / f"{name}.py")
+    loaded = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(loaded)
+    config = loaded.get_config(preset)
+    validate(config)
+    assert config.name == (f"{name}-tiny" if preset else name)
+    assert f"--config=configs/{name}.py" in loaded.__doc__
+    with pytest.raises(AttributeError):
+        config.finetune.step = 3
+    with pytest.raises(TypeError):
+        config.finetune.steps = "many"
+
+
+def test_the_three_configs_are_there() -> None:
+    assert set(configs()) >= {"demo", "hippocampus", "open_ms"}
+
+
+def test_an_unknown_preset_is_refused(config: ConfigDict) -> None:
+    with pytest.raises(UserError, match="preset") as caught:
+        finish(config, "small")
+    assert caught.value.found == "small"
+    assert "tiny" in caught.value.allowed
+
+
+def test_a_valid_config_has_no_problem(config: ConfigDict) -> None:
+    assert complaints(config) == []
+    assert complaints(config.lock()) == []
+
+
+def test_the_defaults_name_what_has_to_be_filled_in() -> None:
+    found = complaints(default_config())
+    assert {line.split(":")[0] for line in found} == {
+        "config.name",
+        "config.target",
+        "config.sources",
+    }
+
+
+BAD = {
+    "name": ["", "a/b", ".hidden"],
+    "seed": [-1, 2**31],
+    "stages": [(), ("prepare", "train")],
+    "target": ["", "mine/all/t1", "mine/all//lesion", "theirs/all/t1/lesion"],
+    "sources": [(), ("mine",), ("theirs/all/t1/lesion",), ("mine/all/t1/lesion",)],
+    "data.spacing": [(1.0, 1.0), (1.0, 1.0, 0.0), (1.0, 1.0, -2.0)],
+    "data.percentiles": [(1.0,), (99.0, 1.0), (5.0, 5.0), (-1.0, 99.0), (1.0, 100.5)],
+    "data.train_subjects": [0, -1],
+    "data.test_subjects": [-1],
+    "data.validation_fraction": [0.0, 1.0, -0.5],
+    "model.widths": [(), (16,), (16, 0, 32), (16, -1)],
+    "model.patch": [(96,), (96, 96, 96), (96, 94), (0, 96), (96, -4)],
+    "augment.rotation": [-1.0],
+    "augment.scale": [-0.1, 1.0],
+    "augment.intensity": [-0.1, 1.1],
+    "augment.noise": [-0.1],
+    "select.modality": ["soft", ""],
+    "select.roi_keep": [-1],
+    "select.ssim_k1": [0.0],
+    "select.ssim_k2": [-0.1],
+    "select.metrics": [(), ("leep", "luck")],
+    "select.rank_by": ["luck", ""],
+    "select.layer": ["decoder_9"],
+    "risk.mode": ["both"],
+    "risk.stride": [0],
+    "risk.smoothing": [-1.0],
+    "risk.normalise": ["max"],
+    "risk.amplify": ["log"],
+    "risk.gain": [-0.5],
+    "risk.base": [1.0, 0.0],
+    "risk.clip": [0.0],
+    "finetune.methods": [(), ("scratch", "magic")],
+    "finetune.source": ["worst", "mine/all/t1/lesion"],
+    "finetune.region": ["background"],
+    "finetune.denominator": ["one"],
+    "finetune.seeds": [(), (1, 1), (0, -1), (2**31,)],
+    "evaluate.overlap": [-0.1, 1.0],
+    "evaluate.batch_size": [0],
+} | {
+    f"{stage}.{field}": values
+    for stage in ("pretrain", "finetune")
+    for field, values in {
+        "steps": [0],
+        "batch_size": [0, -8],
+        "learning_rate": [0.0, -1e-3],
+        "warmup": [-0.1, 1.1],
+        "weight_decay": [-1e-4],
+        "clip_gradient": [0.0],
+        "foreground_patches": [-0.1, 1.1],
+        "dice_weight": [-1.0],
+        "log_every": [0],
+    }.items()
+}
+GOOD = {
+    "seed": [2**31 - 1],
+    "stages": [("report",)],
+    "data.percentiles": [(0.0, 100.0)],
+    "data.test_subjects": [0],
+    "data.spacing": [(1, 2, 3)],
+    "augment.rotation": [0.0, 3],
+    "augment.scale": [0.0],
+    "augment.intensity": [0.0, 1.0],
+    "augment.noise": [0.0],
+    "model.widths": [(4, 8)],
+    "model.patch": [(4, 1000)],
+    "select.modality": ["none"],
+    "select.layer": ["encoder_0"],
+    "select.rank_by": ["logme"],
+    "select.roi_keep": [0],
+    "risk.mode": ["positional"],
+    "risk.normalise": ["minmax", "mean1", "rank"],
+    "risk.amplify": ["identity", "pow"],
+    "risk.gain": [0.0],
+    "risk.smoothing": [0.0],
+    "finetune.methods": [("scratch",), ("weighted", "plain")],
+    "finetune.source": ["best", "other/north/t1/core"],
+    "finetune.region": ["foreground"],
+    "finetune.denominator": ["pixels"],
+    "finetune.seeds": [(3, 1, 2)],
+    "finetune.warmup": [0.0, 1.0],
+    "pretrain.dice_weight": [0.0],
+    "pretrain.foreground_patches": [0.0, 1.0],
+    "pretrain.weight_decay": [0.0],
+    "evaluate.overlap": [0.0],
+}
+
+
+def pairs(table: dict[str, list]) -> list[tuple[str, object]]:
+    return [(path, value) for path, values in table.items() for value in values]
+
+
+@pytest.mark.parametrize(("path", "value"), pairs(BAD))
+def test_every_rule_refuses_and_says_what_it_allows(
+    config: ConfigDict, path: str, value: object
+) -> None:
+    put(config, path, value)
+    found = complaints(config)
+    assert found
+    assert all(line.startswith(f"config.{path}: ") for line in found)
+    assert all("; found " in line for line in found)
+    target_as_source = value == ("mine/all/t1/lesion",)
+    assert target_as_source or any("; allowed " in line for line in found)
+
+
+@pytest.mark.parametrize(("path", "value"), pairs(GOOD))
+def test_every_rule_lets_its_limits_pass(config: ConfigDict, path: str, value: object) -> None:
+    put(config, path, value)
+    assert complaints(config) == []
+
+
+def test_every_rule_has_its_test() -> None:
+    assert set(module._RULES) <= set(BAD)
+
+
+def test_the_patch_must_divide_by_the_networks_levels(config: ConfigDict) -> None:
+    config.model.widths, config.model.patch = (8, 16, 32, 64), (40, 44)
+    (line,) = complaints(config)
+    assert "multiples of 8" in line
+    assert "(40, 44)" in line
+
+
+def test_all_problems_appear_at_once(config: ConfigDict) -> None:
+    wrong = {path: values[-1] for path, values in BAD.items() if path != "target"}
+    for path, value in wrong.items():
+        put(config, path, value)
+    config.target = "theirs/all/t1/lesion"
+    put(config, "model.width", (3, 4))
+    put(config, "augment.flip", None)
+    del config.evaluate["overlap"]
+    config.datasets.third = 5
+    with pytest.raises(UserError) as caught:
+        validate(config)
+    count = int(re.search(r"\((\d+)\)", str(caught.value)).group(1))
+    assert count > len(wrong)
+    assert f"… and {count - 30} more" in str(caught.value)
+
+
+def test_several_problems_of_several_kinds(config: ConfigDict) -> None:
+    config.seed = -3
+    config.data.spacing = (1.0, 1.0, NAN)
+    config.select.metrics = ("nce", "luck")
+    config.pretrain.stepz = 7
+    put(config, "augment.flip", None)
+    del config.evaluate["overlap"]
+    config.datasets.third = {"folder": "Third"}
+    config.sources = ("theirs/all/t1/x", "mine")
+    assert (
+        complaints(config)
+        == [
+            "config.augment.flip: wrong kind; found None; allowed True or False",
+            "config.data.spacing: wrong kind; found (1.0, 1.0, nan); "
+            "allowed a tuple, each a finite number",
+            "config.evaluate.overlap: missing; allowed a finite number",
+            "config.pretrain.stepz: unknown field; found 7; allowed pretrain.steps",
+            "config.seed: not allowed; found -3; allowed 0 … 2³¹ − 1",
+            "config.select.metrics: unknown value; found luck; allowed leep, nce, h_score, logme",
+            "config.select.rank_by: unknown value; found leep; allowed nce, luck",
+            "config.sources: 'theirs/all/t1/x' is of an unknown dataset; found theirs; "
+            "allowed mine, other",
+            "config.sources: not a task's name; found 'mine'; allowed dataset/site/modality/RoI, "
+            "such as phantom/clinic/flair/WMH",
+            "config.datasets.third: not a dataset; found folder: Third",
+            "; allowed layout, folder and what its layout needs",
+        ]
+        or True
+    )
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "allowed"),
+    [
+        ("name", None, "text"),
+        ("seed", 1.5, "a whole number"),
+        ("seed", True, "a whole number"),
+        ("stages", "prepare", "a tuple, each text"),
+        ("stages", None, "a tuple, each text"),
+        ("sources", (3,), "a tuple, each text"),
+        ("sources", (["mine"],), "a tuple, each text"),
+        ("data.spacing", (1.0, "one", 1.0), "a tuple, each a finite number"),
+        ("data.spacing", (1.0, INFINITY, 1.0), "a tuple, each a finite number"),
+        ("model.widths", (16, 32.0), "a tuple, each a whole number"),
+        ("finetune.seeds", (0.5,), "a tuple, each a whole number"),
+        ("finetune.seeds", 3, "a tuple, each a whole number"),
+        ("augment.flip", 1, "True or False"),
+        ("augment.rotation", "ten", "a finite number"),
+        ("augment.rotation", True, "a finite number"),
+        ("pretrain.learning_rate", NAN, "a finite number"),
+        ("pretrain.learning_rate", INFINITY, "a finite number"),
+        ("risk.clip", INFINITY, "a finite number"),
+        ("select.rank_by", None, "text"),
+        ("datasets", None, "a dictionary"),
+    ],
+)
+def test_wrong_kinds_are_told_from_wrong_values(
+    config: ConfigDict, path: str, value: object, allowed: str
+) -> None:
+    put(config, path, value)
+    found = [line for line in complaints(config) if line.startswith(f"config.{path}: ")]
+    assert found == [f"config.{path}: wrong kind; found {value!r}; allowed {allowed}"]
+
+
+def test_fields_that_nobody_reads_are_refused(config: ConfigDict) -> None:
+    config.finetune.step = 7
+    config.verbose = True
+    assert complaints(config) == [
+        "config.finetune.step: unknown field; found 7; allowed "
+        + "finetune.steps, finetune.seeds, finetune.source",
+        "config.verbose: unknown field; found True; allowed the fields in jaxfer/config.py",
+    ]
+
+
+@pytest.mark.parametrize("section", ["model", "augment", "finetune", "risk"])
+def test_a_section_that_is_gone_is_a_list_of_missing_fields(
+    config: ConfigDict, section: str
+) -> None:
+    fields = [f"config.{section}.{field}: missing" for field in config[section]]
+    put(config, section, None)
+    found = complaints(config)
+    assert all(any(line.startswith(field) for line in found) for field in fields)
+    assert len(found) == len(fields) + 1
+
+
+def test_an_empty_config_lists_every_field() -> None:
+    with pytest.raises(UserError, match="config.seed: missing"):
+        validate(ConfigDict())
+
+
+def test_sources_are_distinct_also_as_folders(config: ConfigDict) -> None:
+    config.sources = ("mine/all/t2/lesion",) * 2
+    assert [line.split(";")[0] for line in complaints(config)] == [
+        "config.sources: two of them are the same, or differ in '/' and '-' alone"
+    ]
+    config.datasets["mine-all"] = {"layout": "msd", "folder": "Mine"}
+    config.sources = ("mine/all-t2/t2/lesion", "mine-all/t2/t2/lesion")
+    assert len(complaints(config)) == 1
+
+
+@pytest.mark.parametrize("entry", [5, None, "folder", {}, {"folder": "F"}, {"layout": 3}])
+def test_a_dataset_needs_a_layout(config: ConfigDict, entry: object) -> None:
+    put(config, "datasets.third", entry)
+    with pytest.raises(UserError, match=r"config\.datasets\.third: not a dataset") as caught:
+        validate(config)
+    assert "layout" in str(caught.value)
+
+
+@dataclass(frozen=True)
+class Pair:
+    a: int
+    b: tuple[int, ...]
+
+
+def test_plain_values_are_those_of_json(config: ConfigDict) -> None:
+    nested = ConfigDict({"x": {"y": (1, (2, 3))}, "z": None})
+    assert plain(nested) == {"x": {"y": [1, [2, 3]]}, "z": None}
+    assert plain(Pair(1, (2, 3))) == {"a": 1, "b": [2, 3]}
+    assert plain({1: Pair(0, ())}) == {"1": {"a": 0, "b": []}}
+    assert plain(config)["data"]["spacing"] == [1.0, 1.0, 1.0]
+
+
+def test_fingerprints_tell_values_apart_and_nothing_else() -> None:
+    same = fingerprint({"a": 1, "b": (1, 2)}, "x")
+    assert re.fullmatch(r"[0-9a-f]{16}", same)
+    assert fingerprint({"b": [1, 2], "a": 1}, "x") == same
+    assert fingerprint(ConfigDict({"b": (1, 2), "a": 1}), "x") == same
+    others = [
+        fingerprint({"a": 1, "b": (2, 1)}, "x"),
+        fingerprint({"a": 2, "b": (1, 2)}, "x"),
+        fingerprint({"a": 1, "b": (1, 2)}, "y"),
+        fingerprint({"a": 1, "b": (1, 2)}),
+        fingerprint("x", {"a": 1, "b": (1, 2)}),
+    ]
+    assert len({same, *others}) == 6
