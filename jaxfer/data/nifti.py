@@ -137,9 +137,7 @@ def write_like(path: Path, array: Shaped[np.ndarray, "x y z"], reference: Path) 
     header.set_data_shape(array.shape)
     header["cal_min"], header["cal_max"] = 0, 0
     header["descrip"] = b"jaxfer"
-    # A NIfTI header says itself where it lies; handing the affine over would rewrite its codes.
-    affine = None if isinstance(model, nib.Nifti1Pair) else model.affine
-    image = nib.Nifti1Image(array, affine, header)
+    image = nib.Nifti1Image(array, model.affine, header)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{os.getpid()}-{path.name}")
     try:
