@@ -9,7 +9,7 @@ demo: $(VENV)/ready  ## the main job on the semi-synthetic collection
 	$(BIN)/python -m jaxfer.launch --config=configs/demo.py
 
 test: $(VENV)/ready  ## the whole test suite
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 lint: $(VENV)/ready
 	$(BIN)/ruff check .

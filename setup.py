@@ -39,6 +39,7 @@ setup(
     extras_require={
         "test": [
             "pytest>=8.3",
+            "pytest-xdist>=3.6",
             "hypothesis>=6.120",
             "beartype>=0.20",
             "ruff==0.17.6",

@@ -55,7 +55,7 @@ def default_config() -> ConfigDict:
         c[stage] = ConfigDict()
         c[stage].steps = steps
         c[stage].batch_size = 8  # patches; over all devices
-        c[stage].learning_rate = 2e-3  # peak of AdamW: linear warm-up, cosine decay to 0
+        c[stage].learning_rate = 5e-3  # peak of AdamW: linear warm-up, cosine decay to 0
         c[stage].warmup = 0.05  # share of the steps
         c[stage].weight_decay = 1e-4
         c[stage].clip_gradient = 1.0  # global norm
@@ -229,7 +229,7 @@ def _structure(found: dict[str, Any], known: dict[str, Any]) -> list[Problem]:
             value = repr(found[path])
             problems.append(Problem("error", f"config.{path}", "wrong kind", value, _kind(default)))
     for path in sorted(found.keys() - known.keys()):
-        near = ", ".join(difflib.get_close_matches(path, known)) or "the fields in jaxfer/config.py"
+        near = (*difflib.get_close_matches(path, known, 1), "the fields in jaxfer/config.py")[0]
         problems.append(Problem("error", f"config.{path}", "unknown field", found[path], near))
     return problems
 

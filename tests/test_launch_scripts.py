@@ -37,6 +37,7 @@ def test_two_devices_give_the_run_of_one(demo: Path, tmp_path: Path) -> None:
         "launch/local.sh",
         "--devices=2",
         "--config=configs/demo.py:tiny",
+        f"--config.data.cache={demo / 'store'}",
         f"--workdir={workdir}",
     )
     assert done.returncode == 0, done.stderr[-3000:]

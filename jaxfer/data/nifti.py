@@ -135,12 +135,11 @@ def write_like(path: Path, array: Shaped[np.ndarray, "x y z"], reference: Path) 
     header = nib.Nifti1Header.from_header(model.header, check=False)
     header.set_data_dtype(array.dtype)
     header.set_data_shape(array.shape)
-    header["scl_slope"], header["scl_inter"] = np.nan, np.nan
     header["cal_min"], header["cal_max"] = 0, 0
     header["descrip"] = b"jaxfer"
-    image = nib.Nifti1Image(array, None, header)
-    if not (header["sform_code"] or header["qform_code"]):
-        image = nib.Nifti1Image(array, model.affine, header)
+    # A NIfTI header says itself where it lies; handing the affine over would rewrite its codes.
+    affine = None if isinstance(model, nib.Nifti1Pair) else model.affine
+    image = nib.Nifti1Image(array, affine, header)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{os.getpid()}-{path.name}")
     try:

@@ -7,12 +7,16 @@ exactly 0, then z-scores inside the brain. Every step is recorded in ``Geometry`
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import nibabel as nib
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Integer, Shaped
 from scipy import ndimage
+
+from jaxfer.data.nifti import MAX_VOXELS
+from jaxfer.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,11 @@ class Geometry:
 def field_of_view(
     shape: tuple[int, ...], affine: Float[np.ndarray, "4 4"], spacing: tuple[float, ...]
 ) -> Geometry:
-    """The geometry of the whole, uncropped field of view at a spacing in mm."""
+    """The geometry of the whole, uncropped field of view at a spacing in mm.
+
+    Raises:
+        UserError: the spacing is so fine that the grid would not fit into memory.
+    """
     orientation = nib.orientations.io_orientation(affine)
     axes = [int(a) for a in orientation[:, 0]]
     sizes = np.linalg.norm(affine[:3, :3], axis=0)
@@ -64,6 +72,14 @@ def field_of_view(
         max(1, round(n * size / new))
         for n, size, new in zip(canonical_shape, canonical_spacing, spacing, strict=True)
     )
+    if math.prod(full) > MAX_VOXELS:
+        raise UserError(
+            "config.data.spacing: the working grid would be absurd",
+            found=f"{' × '.join(map(str, full))} voxels at {' × '.join(map(str, spacing))} mm",
+            allowed=f"at most {MAX_VOXELS} voxels",
+            mend="--config.data.spacing=X,Y,Z, near the files' own "
+            f"{' × '.join(f'{s:g}' for s in canonical_spacing)} mm",
+        )
     return Geometry(
         shape=tuple(int(n) for n in shape),
         orientation=tuple((int(a), int(f)) for a, f in orientation),

@@ -17,6 +17,7 @@ from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from jaxfer.report.records import Curve, Gain
 
@@ -149,6 +150,10 @@ def curves_figure(curves: Sequence[Curve]) -> bytes:
         finite = np.array([x for curve in curves for x in curve.losses if math.isfinite(x)])
         if finite.size and finite.min() > 0 and finite.max() > 10 * finite.min():
             axes.set_yscale("log")
+            # The formatters of a logarithmic axis write mathematics, which names are not read as.
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+            axes.yaxis.set_minor_formatter(NullFormatter())
         axes.grid(axis="y", color="#e6e9ed", lw=0.8)
         axes.set_xlabel("step")
         axes.set_ylabel("loss")

@@ -84,7 +84,7 @@ def positional_risk(
     joint = np.einsum("uvmc,uvms->uvcs", indicator.astype(np.float64), theta)
     joint += smoothing * np.asarray(prior, np.float64)[:, None]
     mass = joint.sum(2, keepdims=True)
-    conditional = np.divide(joint, mass, out=np.zeros_like(joint), where=mass != 0)
+    conditional = np.divide(joint, mass, out=np.zeros_like(joint), where=mass > 0)
     rows = np.take_along_axis(conditional, truth[..., None], axis=2)
     expected = np.clip((rows * theta).sum(-1), FLOOR, 1.0)
     total = np.where(usable, -np.log(expected), 0.0).sum(2)

@@ -191,7 +191,7 @@ def test_msd_without_description(tmp_path: Path) -> None:
         {"background": 0, "tumour": 1},
         {"0": "background", "1.5": "half"},
         {"0": "background", "one": "tumour"},
-        {"1": "tumour"},
+        {"1": "tumour", "2": "oedema"},
         {"0": "background"},
         {},
     ],
@@ -362,7 +362,7 @@ def test_phantom_reads_what_the_generator_writes(
     assert set(case.images) == {"t1", "t2", "flair"}
     assert dataset.synthetic
     assert dataset.roi("WMH").classes == (("WMH", (4,)),)
-    assert dataset.roi("tissue").class_names == ("CSF", "GM", "WM")
+    assert dataset.roi("tissue").classes == (("CSF", (1,)), ("GM", (2,)), ("WM", (3, 4)))
     assert dataset.roi("whole_tumour").classes == (("whole_tumour", (5, 6, 7)),)
     assert set(PHANTOM["sites"]) < set(SITES)
 

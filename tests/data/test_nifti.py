@@ -84,7 +84,7 @@ def test_voxels_survive_writing_to_the_last_bit(
     np.testing.assert_array_equal(again, array)
 
 
-@pytest.mark.parametrize("kind", ["no codes", "nifti2", "pair"])
+@pytest.mark.parametrize("kind", ["no codes", "nifti2", "pair", "mgz"])
 def test_other_headers_keep_their_affine(volume: np.ndarray, tmp_path: Path, kind: str) -> None:
     matrix = AFFINES["oblique"]
     if kind == "no codes":
@@ -92,13 +92,16 @@ def test_other_headers_keep_their_affine(volume: np.ndarray, tmp_path: Path, kin
         image.header.set_zooms((1.0, 2.0, 3.0))
     elif kind == "nifti2":
         image, scan = nib.Nifti2Image(volume, matrix), tmp_path / "scan.nii"
-    else:
+    elif kind == "pair":
         image, scan = nib.Nifti1Pair(volume, matrix), tmp_path / "scan.img"
+    else:
+        image, scan = nib.MGHImage(volume, matrix), tmp_path / "scan.mgz"
     nib.save(image, scan)
     write_like(tmp_path / "out.nii.gz", volume, scan)
     written = nib.load(tmp_path / "out.nii.gz")
     np.testing.assert_allclose(written.affine, nib.load(scan).affine, atol=1e-4)
     np.testing.assert_array_equal(read_volume(tmp_path / "out.nii.gz"), volume)
+    assert (written.header["sform_code"] > 0) == (kind != "no codes")
 
 
 def test_spacing_is_that_of_the_affine(write_nifti: Write, volume: np.ndarray) -> None:
@@ -273,6 +276,7 @@ def test_missing_files_and_folders_in_their_place(tmp_path: Path) -> None:
         for read in (read_header, read_volume):
             with pytest.raises(UserError, match=name) as caught:
                 read(tmp_path / name)
+            assert ("no such file" in caught.value.what) == (name != "folder.nii.gz")
             assert caught.value.mend
 
 

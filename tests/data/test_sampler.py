@@ -43,11 +43,11 @@ def assert_same(a: Sequence[dict[str, np.ndarray]], b: Sequence[dict[str, np.nda
 
 @pytest.fixture
 def numbered(put_in_store: Put, tmp_path: Path) -> TaskCase:
-    """Every voxel's image is its number, its label a function of it, its risk one more."""
+    """Every voxel's image is its number, its label a function of it, its risk two more."""
     shape = (16, 14, 9)
     number = np.arange(np.prod(shape)).reshape(shape)  # at most 2048, exact in half precision
     stored = put_in_store("numbered", number, (number % 5).astype(np.uint8))
-    np.save(tmp_path / "risk.npy", np.asfortranarray(number + 1.0, np.float32))
+    np.save(tmp_path / "risk.npy", np.asfortranarray(number + 2.0, np.float32))
     case = task_case(stored, "t1", ROI, ignore=(4,))
     return replace(case, risk=tmp_path / "risk.npy")
 
@@ -90,15 +90,13 @@ def test_image_label_and_risk_are_cut_from_one_place(
     number_of_places = set()
     for image, label, risk in zip(found["image"], found["label"], found["risk"], strict=True):
         image = image[..., 0]
-        # The padding has risk 1, as number 0 has: it has image 0 too, and its label tells.
-        inside = (risk != 1) | ((image == 0) & (label != IGNORE))
+        inside = risk != 1
         rows, columns = inside.any(1), inside.any(0)
         np.testing.assert_array_equal(inside, np.outer(rows, columns))
         height, width = rows.sum(), columns.sum()
         assert (height, width) == (min(patch[0], 16), min(patch[1], 14))
         np.testing.assert_array_equal(image[~inside], 0)
         np.testing.assert_array_equal(label[~inside], IGNORE)
-        np.testing.assert_array_equal(risk[~inside], 1)
         # What is missing is missing on both sides alike.
         assert np.flatnonzero(rows)[0] == (patch[0] - height) // 2
         assert np.flatnonzero(columns)[0] == (patch[1] - width) // 2
@@ -106,7 +104,7 @@ def test_image_label_and_risk_are_cut_from_one_place(
         numbers = image[inside].reshape(height, width).astype(int)
         x, y, z = np.unravel_index(numbers[0, 0], volume.shape)
         np.testing.assert_array_equal(numbers, volume[x : x + height, y : y + width, z])
-        np.testing.assert_array_equal(risk[inside], image[inside] + 1)
+        np.testing.assert_array_equal(risk[inside], image[inside] + 2)
         expected = np.choose(numbers % 5, [0, 2, 2, 1, IGNORE])
         np.testing.assert_array_equal(label[inside].reshape(height, width), expected)
         number_of_places.add((x, y, z))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxfer.data.splits import source_split, target_split
@@ -32,6 +32,7 @@ def subjects(ids: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(i.split("-")[0] for i in ids))
 
 
+@settings(deadline=None)
 @given(visits, seeds, st.data())
 def test_target_splits_are_by_subject_and_complete(
     visits: list[int], seed: int, data: st.DataObject
@@ -51,6 +52,7 @@ def test_target_splits_are_by_subject_and_complete(
         assert sorted(split["train"] + split["test"]) == sorted(c.id for c in cases)
 
 
+@settings(deadline=None)
 @given(visits, seeds, st.randoms(use_true_random=False))
 def test_target_splits_depend_on_the_seed_and_the_subjects_alone(
     visits: list[int], seed: int, random: object
@@ -63,6 +65,7 @@ def test_target_splits_depend_on_the_seed_and_the_subjects_alone(
         assert subjects(again[part]) == subjects(first[part])
 
 
+@settings(deadline=None)
 @given(visits, seeds)
 def test_more_shots_keep_the_earlier_ones(visits: list[int], seed: int) -> None:
     cases = cases_of(visits)
@@ -73,6 +76,7 @@ def test_more_shots_keep_the_earlier_ones(visits: list[int], seed: int) -> None:
         trained = split["train"]
 
 
+@settings(deadline=None)
 @given(visits, seeds, st.data())
 def test_shots_do_not_change_who_is_tested_as_long_as_enough_are_left(
     visits: list[int], seed: int, data: st.DataObject
@@ -106,6 +110,7 @@ def test_somebody_must_be_left_to_test_on(number: int, shots: int) -> None:
     assert "--config.data.train_subjects" in caught.value.mend
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.integers(1, 3), min_size=1, max_size=12),
     seeds,

@@ -152,6 +152,15 @@ def test_another_set_of_modalities_is_another_case(make_case: Make, tmp_path: Pa
     assert stored.image("t2").shape == stored.image("t1").shape
 
 
+def test_the_same_file_as_another_modality_is_another_case(make_case: Make, tmp_path: Path) -> None:
+    case = make_case("a")
+    store_case(case, ("t1",), AS_IT_IS, tmp_path / "a")
+    renamed = replace(case, images={"flair": case.images["t1"]})
+    stored, made = store_case(renamed, ("flair",), AS_IT_IS, tmp_path / "a")
+    assert made
+    assert stored.image("flair").shape == stored.geometry.crop_shape
+
+
 def test_a_case_is_stored_with_the_modalities_that_it_has(make_case: Make, tmp_path: Path) -> None:
     case = make_case("a", modalities=("t1",))
     stored, made = store_case(case, ("flair", "t1"), AS_IT_IS, tmp_path / "a")

@@ -173,9 +173,11 @@ def test_whole_numbers_stored_as_floats_are_labels(make_case: Make, dataset_of: 
     assert case.label
     edit(case.label, lambda a: a.astype(np.float32))
     assert verify_cases(dataset_of(case), [case], ("t1",)) == []
-    edit(case.label, lambda a: spoilt(a, np.nan))
-    (problem,) = verify_cases(dataset_of(case), [case], ("t1",))
-    assert problem.found == "nan"
+    for value, found in ((np.nan, "nan"), (-np.inf, "-inf"), (1.25, "1.25")):
+        edit(case.label, lambda a, value=value: spoilt(a, value))
+        (problem,) = verify_cases(dataset_of(case), [case], ("t1",))
+        assert problem.found == found
+        edit(case.label, lambda a: spoilt(a, 1))
 
 
 def test_only_what_is_asked_for_is_looked_at(make_case: Make, dataset_of: Of) -> None:
@@ -190,6 +192,7 @@ def test_only_what_is_asked_for_is_looked_at(make_case: Make, dataset_of: Of) ->
 def test_progress_is_told_case_by_case(make_case: Make, dataset_of: Of) -> None:
     cases = [make_case(name) for name in ("b", "a", "c")]
     cases[1].images["t1"].unlink()
+    cases[1].label.unlink()
     told: list[str] = []
     verify_cases(dataset_of(*cases), cases, ("t1",), on_case=told.append)
     assert told == ["b", "a", "c"]

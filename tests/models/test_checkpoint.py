@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -27,7 +28,7 @@ def params():
         values = rng.standard_normal(leaf.shape).astype(np.float32)
         return np.where(rng.random(leaf.shape) < 0.3, rng.choice(kinds, leaf.shape), values)
 
-    return jax.tree.map(odd, initial_params(MODEL, PATCH, 0))
+    return jax.tree.map(odd, jax.eval_shape(partial(initial_params, MODEL, PATCH, 0)))
 
 
 @pytest.fixture

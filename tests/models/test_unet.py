@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -59,11 +61,12 @@ def test_upsample_is_a_transposed_convolution_of_stride_two(image):
     np.testing.assert_allclose(layer.apply({"params": params}, image), expected, atol=1e-5)
 
 
-def test_logits_are_the_head_of_the_finest_features():
+def test_features_of_every_level():
     model = UNet(num_classes=3, widths=(2, 4, 6))
-    image = jax.random.normal(jax.random.key(0), (2, 8, 16, 1))
-    params = jax.jit(model.init)(jax.random.key(1), image)["params"]
-    logits, features = jax.jit(model.apply)({"params": params}, image)
+    image = jax.ShapeDtypeStruct((2, 8, 16, 1), jnp.float32)
+    params = jax.eval_shape(model.init, jax.random.key(1), image)
+    logits, features = jax.eval_shape(model.apply, params, image)
+    assert logits.shape == (2, 8, 16, 3)
     assert {name: level.shape for name, level in features.items()} == {
         "encoder_0": (2, 8, 16, 2),
         "encoder_1": (2, 4, 8, 4),
@@ -71,26 +74,31 @@ def test_logits_are_the_head_of_the_finest_features():
         "decoder_1": (2, 4, 8, 4),
         "decoder_0": (2, 8, 16, 2),
     }
-    head = params["head"]
-    expected = features["decoder_0"] @ head["kernel"] + head["bias"].reshape(1, 1, 1, 3)
-    np.testing.assert_allclose(logits, expected, atol=1e-6)
 
 
-def test_every_leaf_is_used_and_images_do_not_mix():
-    model = UNet(num_classes=2, widths=(2, 4))
-    image = jax.random.normal(jax.random.key(0), (3, 8, 8, 1))
-    params = jax.jit(model.init)(jax.random.key(1), image)["params"]
+def test_head_leaves_and_images():
+    model = UNet(num_classes=2, widths=(2, 3))
+    image = jax.random.normal(jax.random.key(0), (3, 4, 4, 1))
+    params = model.init(jax.random.key(1), image)["params"]
 
     @jax.jit
+    @partial(jax.value_and_grad, has_aux=True)
     def forward(params, image):
-        return model.apply({"params": params}, image)[0]
+        logits, features = model.apply({"params": params}, image)
+        uneven = jnp.array([1.0, 3.0]).reshape(1, 1, 1, 2)
+        return (logits**2 * uneven).sum(), (logits, features["decoder_0"])
 
-    def uneven(params):
-        return (forward(params, image) ** 2 * jnp.array([1.0, 3.0])[None, None, None]).sum()
-
-    slopes = jax.tree_util.tree_leaves_with_path(jax.grad(uneven)(params))
-    assert [jax.tree_util.keystr(p) for p, s in slopes if not np.abs(s).max() > 0] == []
-    together = forward(params, image)
-    other = forward(params, image.at[1].set(100.0))
-    np.testing.assert_array_equal(together[0], other[0])
-    np.testing.assert_array_equal(together[2], other[2])
+    (_, (logits, finest)), slopes = forward(params, image)
+    head = params["head"]
+    expected = finest @ head["kernel"] + head["bias"].reshape(1, 1, 1, 2)
+    np.testing.assert_allclose(logits, expected, atol=1e-6)
+    unused = [
+        jax.tree_util.keystr(path)
+        for path, slope in jax.tree_util.tree_leaves_with_path(slopes)
+        if not np.abs(slope).max() > 0
+    ]
+    assert unused == []
+    (_, (other, _)), _ = forward(params, image.at[1].set(100.0))
+    np.testing.assert_array_equal(other[0], logits[0])
+    np.testing.assert_array_equal(other[2], logits[2])
+    assert np.abs(other[1] - logits[1]).max() > 0.1

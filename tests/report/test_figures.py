@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib.figure import Figure
 from PIL import Image
 
 from jaxfer.report import figures
@@ -84,6 +85,19 @@ def test_any_curve_can_be_drawn(losses: tuple[float, ...]) -> None:
     png = figures.curves_figure([Curve("seed 0", steps, losses)])
     joined = any(math.isfinite(a) and math.isfinite(b) for a, b in pairwise(losses))
     assert holds(png, figures.BLUE, 60) == joined
+
+
+def test_a_logarithmic_axis_is_labelled_with_plain_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    labels: list[str] = []
+
+    def read(figure: Figure) -> bytes:
+        figure.canvas.draw()
+        labels.extend(tick.get_text() for tick in figure.axes[0].get_yticklabels())
+        return b""
+
+    monkeypatch.setattr(figures, "_png", read)
+    figures.curves_figure([Curve("seed 0", (0.0, 1.0, 2.0), (10.0, 1.0, 0.1))])
+    assert {"0.1", "1", "10"} <= set(labels)
 
 
 @given(st.lists(st.floats(-10, 10) | st.just(math.nan), min_size=1, max_size=30), st.integers(1, 9))

@@ -16,12 +16,13 @@ from tests.launching import Launch
 
 @pytest.mark.parametrize("name", ["hippocampus", "open_ms"])
 def test_the_main_job_on_real_scans(
-    launch: Launch, real_data: Path, tmp_path: Path, name: str
+    launch: Launch, real_data: Path, demo: Path, tmp_path: Path, name: str
 ) -> None:
     workdir = tmp_path / name
     done = launch(
         f"--config=configs/{name}.py:tiny",
         f"--config.data.root={real_data}",
+        f"--config.data.cache={demo / 'store'}",  # the collection is there already
         f"--workdir={workdir}",
     )
     assert done.returncode == 0, done.stderr[-3000:]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -18,13 +19,16 @@ from jaxfer.train.losses import map_weighted_cross_entropy
 PATCH = (8, 8)
 
 
+def fresh(num_classes, widths, seed=1):
+    model = UNet(num_classes=num_classes, widths=widths)
+    shapes = jax.eval_shape(partial(initial_params, model, PATCH, 0))
+    rng = np.random.default_rng(seed)
+    return jax.tree.map(lambda leaf: rng.standard_normal(leaf.shape).astype(np.float32), shapes)
+
+
 @pytest.fixture(scope="module")
 def source():
-    return initial_params(UNet(num_classes=3, widths=(2, 3)), PATCH, 0)
-
-
-def fresh(num_classes, widths, seed=1):
-    return initial_params(UNet(num_classes=num_classes, widths=widths), PATCH, seed)
+    return fresh(3, (2, 3), seed=0)
 
 
 def leaves(params):

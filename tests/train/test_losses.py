@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from jaxfer.tasks import IGNORE
-from jaxfer.train.losses import map_weighted_cross_entropy, soft_dice
+from jaxfer.train.losses import map_weighted_cross_entropy, pixel_cross_entropy, soft_dice
 
 LOG2 = np.log(2.0)
 WAYS = [
@@ -117,6 +117,7 @@ def test_ignored_pixels_change_nothing_whatever_they_hold(patch, rubbish):
         jnp.where(valid, weights, rubbish),
         valid,
     )
+    assert not pixel_cross_entropy(spoilt[0], spoilt[1], valid)[~valid].any()
     same(losses(*spoilt), losses(*patch))
     same(slopes(*spoilt), slopes(*patch))
     for slope in slopes(*spoilt).values():

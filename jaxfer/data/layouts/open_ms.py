@@ -71,9 +71,9 @@ def read(name: str, folder: Path, settings: ConfigDict) -> tuple[Dataset, list[P
             cases.append(Case(patient.name, patient.name, "ljubljana", images, label))
     problems += [_unused(folder, patients, what) for what, patients in unused.items()]
     if not cases:
-        found = "; ".join(f"{len(p)} without {what}" for what, p in unused.items())
+        counts = "; ".join(f"{len(p)} without {what}" for what, p in unused.items())
         problems.append(
-            Problem("error", str(folder), "no usable patient", found or "no folder", ABOUT)
+            Problem("error", str(folder), "no usable patient", counts or "no folder", ABOUT)
         )
     dataset = Dataset(
         name=name,
