@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, SupportsFloat
 
 from jaxfer.metrics.score import Score
 
@@ -16,14 +16,16 @@ class Metric:
     Attributes:
         name: the name in configs and tables.
         meaning: what it measures, in a few words.
-        needs: what of the source's output: class probabilities (a head) or features (none).
+        needs: what of the source's output: class probabilities (a head) or features (none), of the
+            target's voxels; or more: features of the source's own voxels too, features kept apart
+            by image, or the predictions of two passes.
         direction: which values mean a better source.
         range: where values lie, in words; C target classes, D features, H(Y) the label entropy.
         comparable: between what scores may be compared.
         cost: of n voxels, in words.
         reference: the paper.
         departure: where ours differs from published code, and why.
-        compute: the score of samples in memory.
+        compute: the score of samples in memory; its arguments depend on the needs.
         statistics: the additive statistics of the pass over the voxels; None: needs samples.
         second_pass: those of a second pass, where one is needed.
         finalise: the score of the statistics of the last pass; None: needs samples.
@@ -31,14 +33,16 @@ class Metric:
 
     name: str
     meaning: str
-    needs: Literal["probabilities", "features"]
+    needs: Literal[
+        "probabilities", "features", "source samples", "several images", "two predictions"
+    ]
     direction: Literal["higher", "lower"]
     range: str
     comparable: str
     cost: str
     reference: str
     departure: str
-    compute: Callable[..., Score]
+    compute: Callable[..., SupportsFloat]
     statistics: type[Any] | None = None
     second_pass: type[Any] | None = None
     finalise: Callable[..., Score] | None = None

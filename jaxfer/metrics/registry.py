@@ -6,14 +6,77 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from jaxfer.metrics.card import Metric
+from jaxfer.metrics.cc_fv import CARD as CC_FV
+from jaxfer.metrics.class_statistics import ClassFeatureStatistics
+from jaxfer.metrics.crank import EFFECTIVE_INVARIANCE, HAMMING
+from jaxfer.metrics.emms import CARD as EMMS
+from jaxfer.metrics.etran import CARD as ETRAN
+from jaxfer.metrics.gbc import CARD as GBC
+from jaxfer.metrics.gbc import LOG_CARD as LOG_GBC
 from jaxfer.metrics.h_score import CARD as H_SCORE
+from jaxfer.metrics.knn_accuracy import BALANCED_CARD as BALANCED_KNN
+from jaxfer.metrics.knn_accuracy import CARD as KNN
+from jaxfer.metrics.lda import CARD as LDA
 from jaxfer.metrics.leep import CARD as LEEP
 from jaxfer.metrics.logme import CARD as LOGME
+from jaxfer.metrics.n_leep import CARD as N_LEEP
 from jaxfer.metrics.nce import CARD as NCE
+from jaxfer.metrics.ncti import NCC_CARD as NCTI_NCC
+from jaxfer.metrics.ncti import SELI_CARD as NCTI_SELI
+from jaxfer.metrics.ncti import VC_CARD as NCTI_VC
+from jaxfer.metrics.otce import F_OTCE, JC_OTCE, OTCE
+from jaxfer.metrics.pactran import DIRICHLET_CARD as PACTRAN_DIRICHLET
+from jaxfer.metrics.pactran import GAMMA_CARD as PACTRAN_GAMMA
+from jaxfer.metrics.pactran import GAUSSIAN_CARD as PACTRAN_GAUSSIAN
+from jaxfer.metrics.parc import CARD as PARC
+from jaxfer.metrics.prediction import PredictionStatistics
+from jaxfer.metrics.regularized_h_score import CARD as REGULARIZED_H_SCORE
+from jaxfer.metrics.sfda import CARD as SFDA
+from jaxfer.metrics.statistics import FeatureStatistics, LabelStatistics
+from jaxfer.metrics.transrate import CARD as TRANSRATE
 
-_CARDS = (LEEP, NCE, H_SCORE, LOGME)
+_CARDS = (
+    LEEP,
+    NCE,
+    N_LEEP,
+    H_SCORE,
+    REGULARIZED_H_SCORE,
+    LOGME,
+    TRANSRATE,
+    GBC,
+    LOG_GBC,
+    LDA,
+    SFDA,
+    ETRAN,
+    NCTI_NCC,
+    NCTI_SELI,
+    NCTI_VC,
+    PARC,
+    EMMS,
+    KNN,
+    BALANCED_KNN,
+    PACTRAN_DIRICHLET,
+    PACTRAN_GAMMA,
+    PACTRAN_GAUSSIAN,
+    F_OTCE,
+    JC_OTCE,
+    OTCE,
+    CC_FV,
+    EFFECTIVE_INVARIANCE,
+    HAMMING,
+)
 
 METRICS: Mapping[str, Metric] = MappingProxyType({card.name: card for card in _CARDS})
+
+
+def _over_voxels(card: Metric) -> bool:
+    known = (LabelStatistics, FeatureStatistics, ClassFeatureStatistics, PredictionStatistics)
+    return card.finalise is not None and (card.second_pass or card.statistics) in known
+
+
+OVER_VOXELS = tuple(name for name, card in METRICS.items() if _over_voxels(card))
+"""Metrics of additive statistics over every voxel, after one pass of the source's network; the
+others need samples in memory, a second pass over the features, or more than the target's voxels."""
 
 
 def metric(name: str) -> Metric:
