@@ -117,7 +117,9 @@ def _update(
         whole = both(jax.tree.map(lambda x: x[own], so_far), part)
         return jax.tree.map(lambda x, y: x.at[own].set(y), so_far, whole)
 
-    found = jax.lax.fori_loop(0, ends[-1], add, no_moments(num_classes, num_features=num_features))
+    found: Moments = jax.lax.fori_loop(
+        0, ends[-1], add, no_moments(num_classes, num_features=num_features)
+    )
     return _merge(stats, ClassFeatureStatistics(*found, n_invalid))
 
 
