@@ -13,7 +13,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from jaxfer.errors import Problem, UserError, raise_problems
-from jaxfer.metrics.registry import METRICS
+from jaxfer.metrics.registry import OVER_VOXELS
 from jaxfer.tasks import Task
 
 STAGES = ("prepare", "pretrain", "select", "finetune", "evaluate", "report")
@@ -68,7 +68,7 @@ def default_config() -> ConfigDict:
     c.select.roi_keep = 3  # sources that survive RoI analysis, best SSIM first; 0 = all
     c.select.ssim_k1 = 0.01
     c.select.ssim_k2 = 0.03
-    c.select.metrics = ("leep", "nce", "h_score", "logme")
+    c.select.metrics = ("leep", "nce", "h_score", "logme")  # or ('all',)
     c.select.rank_by = "leep"  # which of them orders the shortlist
     c.select.layer = "decoder_0"  # features: decoder_0 is the finest, before the head
 
@@ -241,6 +241,11 @@ def _known(field: str, values: tuple[str, ...], allowed: tuple[str, ...]) -> lis
     return [Problem("error", where, "unknown value", v, listed) for v in values if v not in allowed]
 
 
+def chosen_metrics(named: tuple[str, ...]) -> tuple[str, ...]:
+    """The metrics of ``select.metrics``, where 'all' stands for every one that select computes."""
+    return OVER_VOXELS if tuple(named) == ("all",) else tuple(named)
+
+
 def _ruled(fields: dict[str, Any]) -> list[Problem]:
     """What is wrong with the values, each of the right kind."""
     problems = [
@@ -248,10 +253,10 @@ def _ruled(fields: dict[str, Any]) -> list[Problem]:
         for path, (holds, allowed) in _RULES.items()
         if not holds(fields[path])
     ]
-    metrics, sources = fields["select.metrics"], fields["sources"]
+    metrics, sources = chosen_metrics(fields["select.metrics"]), fields["sources"]
     problems += _known("stages", fields["stages"], STAGES)
     problems += _known("finetune.methods", fields["finetune.methods"], METHODS)
-    problems += _known("select.metrics", metrics, tuple(METRICS))
+    problems += _known("select.metrics", metrics, OVER_VOXELS)
     problems += _known("select.rank_by", (fields["select.rank_by"],), metrics)
     problems += _known("select.layer", (fields["select.layer"],), ("decoder_0", "encoder_0"))
     problems += _known("finetune.source", (fields["finetune.source"],), ("best", *sources))

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from jaxfer import config as module
 from jaxfer.config import default_config, fingerprint, finish, plain, validate
 from jaxfer.errors import UserError
+from jaxfer.metrics import OVER_VOXELS
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 NAN, INFINITY = float("nan"), float("inf")
@@ -247,7 +248,7 @@ def test_problems_of_every_kind_stand_together(config: ConfigDict) -> None:
         "config.evaluate.overlap: missing; allowed a finite number",
         "config.pretrain.stepz: unknown field; found 7; allowed pretrain.steps",
         "config.seed: not allowed; found -3; allowed 0 … 2³¹ − 1",
-        "config.select.metrics: unknown value; found luck; allowed leep, nce, h_score, logme",
+        "config.select.metrics: unknown value; found luck; allowed " + ", ".join(OVER_VOXELS),
         "config.select.rank_by: unknown value; found leep; allowed nce, luck",
         "config.sources: 'theirs/all/t1/x' is of an unknown dataset; found theirs; "
         "allowed mine, other, third",
@@ -319,7 +320,7 @@ def test_an_empty_config_lists_every_field() -> None:
 def test_without_metrics_there_is_nothing_to_rank_by(config: ConfigDict) -> None:
     config.select.metrics = ()
     assert complaints(config) == [
-        "config.select.metrics: empty; found (); allowed leep, nce, h_score, logme",
+        "config.select.metrics: empty; found (); allowed " + ", ".join(OVER_VOXELS),
         "config.select.rank_by: unknown value; found leep; allowed",
     ]
 

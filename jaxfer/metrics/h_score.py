@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Real
 
+from jaxfer.metrics.card import Metric
 from jaxfer.metrics.precision import AnyArray, compiled_in_float64
 from jaxfer.metrics.score import Flag, Score, flag_where, make_score
 from jaxfer.metrics.statistics import FeatureStatistics
@@ -78,3 +79,20 @@ def h_score_from_statistics(stats: FeatureStatistics) -> Score:
         n_invalid=stats.n_invalid,
         flags=flag_where(num_features >= n - 1, Flag.SATURATED),
     )
+
+
+CARD = Metric(
+    name="h_score",
+    meaning="spread of the classes' mean features, in units of the features' covariance",
+    needs="features",
+    direction="higher",
+    range="[0, min(C-1, D)]",
+    comparable="within one target, any source with D well below n",
+    cost="O(n D² + D³), one pass",
+    reference="Bao et al., An Information-Theoretic Approach to Transferability, ICIP 2019",
+    departure="the pseudo-inverse drops what float32 rounding alone would have made, instead "
+    "of a fixed cut-off; D >= n-1, where the score is C-1 whatever the features, is flagged",
+    compute=h_score,
+    statistics=FeatureStatistics,
+    finalise=h_score_from_statistics,
+)

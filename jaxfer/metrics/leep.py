@@ -13,6 +13,7 @@ from __future__ import annotations
 import jax.numpy as jnp
 from jaxtyping import Bool, Float, Real
 
+from jaxfer.metrics.card import Metric
 from jaxfer.metrics.entropy import negative_conditional_entropy
 from jaxfer.metrics.precision import AnyArray, compiled_in_float64
 from jaxfer.metrics.prediction import PredictionStatistics, conditional_log_probs
@@ -77,3 +78,21 @@ def leep_lower_bound(stats: LabelStatistics) -> Score:
     """
     value = negative_conditional_entropy(stats.joint)
     return make_score(value, class_counts=stats.hard_joint.sum(1), n_invalid=stats.n_invalid)
+
+
+CARD = Metric(
+    name="leep",
+    meaning="mean log-likelihood of the target's labels under the source's own output",
+    needs="probabilities",
+    direction="higher",
+    range="[-H(Y), 0] nats",
+    comparable="within one target, any source",
+    cost="O(n S), two passes",
+    reference="Nguyen et al., LEEP, ICML 2020, arXiv 2002.12462",
+    departure="log space instead of added constants; source classes without mass are dropped "
+    "(elsewhere NaN); one target class alone is NaN (elsewhere 0, the maximum)",
+    compute=leep,
+    statistics=LabelStatistics,
+    second_pass=PredictionStatistics,
+    finalise=leep_from_statistics,
+)

@@ -10,6 +10,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Bool, Float, Int, Real
 
+from jaxfer.metrics.card import Metric
 from jaxfer.metrics.precision import AnyArray, compiled_in_float64
 from jaxfer.metrics.score import Flag, Score, flag_where, make_score
 from jaxfer.metrics.statistics import FeatureStatistics
@@ -151,3 +152,20 @@ def _maximise(
         - n * jnp.log(2 * jnp.pi)
     ) / (2 * jnp.maximum(n, 1))
     return _Evidence(value, end.residual, end.converged)
+
+
+CARD = Metric(
+    name="logme",
+    meaning="evidence for a linear model from the features to the labels",
+    needs="features",
+    direction="higher",
+    range="unbounded, nats per voxel",
+    comparable="within one target, the same n for every source",
+    cost="O(n D² + D³), one pass",
+    reference="You et al., LogME, ICML 2021, arXiv 2102.11005; fixed point of arXiv 2110.10545",
+    departure="the log-determinant in which D cancels (published fixed point: far too high "
+    "when D > n); absent classes are left out (elsewhere they pull the mean up)",
+    compute=logme,
+    statistics=FeatureStatistics,
+    finalise=logme_from_statistics,
+)

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float, Real
 
+from jaxfer.metrics.card import Metric
 from jaxfer.metrics.entropy import negative_conditional_entropy
 from jaxfer.metrics.precision import AnyArray, compiled_in_float64
 from jaxfer.metrics.score import Score, make_score
@@ -70,3 +71,20 @@ def _certain(
     classes = jnp.arange(num_source_classes)
     classes = classes.reshape((1,) * source_labels.ndim + classes.shape)
     return jnp.where(source_labels[..., None] == classes, 0.0, -jnp.inf).astype(jnp.float32)
+
+
+CARD = Metric(
+    name="nce",
+    meaning="what the source's predicted label leaves unknown of the target's, negated",
+    needs="probabilities",
+    direction="higher",
+    range="[-H(Y), 0] nats",
+    comparable="within one target, any source",
+    cost="O(n S), one pass",
+    reference="Tran et al., Transferability and Hardness of Supervised Classification Tasks, "
+    "ICCV 2019",
+    departure="nothing is added to the joint table; one target class alone is NaN",
+    compute=nce,
+    statistics=LabelStatistics,
+    finalise=nce_from_statistics,
+)

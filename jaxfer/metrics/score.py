@@ -21,6 +21,10 @@ class Flag(IntFlag):
     NOT_CONVERGED = 32
     PERFECT_FIT = 64
     UNSEEN_LABELS = 128
+    REDUCED = 256
+    TIED = 512
+    FEW_IMAGES = 1024
+    IDENTICAL = 2048
 
     def __str__(self) -> str:
         return (self.name or "").lower().replace("_", " ")

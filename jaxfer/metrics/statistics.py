@@ -1,6 +1,6 @@
 """What the metrics need of the voxels: small, float64, and the same for every split of the voxels.
 
-Both kinds of statistics are pytrees of float64 arrays with the same five operations:
+All kinds of statistics are pytrees of float64 arrays with the same five operations:
 
     zeros(…)                     of no voxel
     update(stats, batch, labels) with a batch of voxels
@@ -15,14 +15,21 @@ over the voxels. They work under `jit`, `vmap`, `pmap` and `scan`. Only `vmap` o
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Bool, Float, Real
+from jaxtyping import Bool, Float, Int, Real
 
+from jaxfer.metrics.moments import (
+    Moments,
+    Total,
+    block_rows,
+    class_means_of,
+    moments_of,
+    together,
+)
 from jaxfer.metrics.precision import AnyArray, compiled_in_float64
 from jaxfer.metrics.sums import (
     added,
@@ -34,8 +41,6 @@ from jaxfer.metrics.sums import (
     weighted_sum,
 )
 from jaxfer.metrics.validation import check_labels, check_log_probs, check_samples
-
-Total = Callable[[Array], Array]
 
 
 class LabelStatistics(NamedTuple):
@@ -94,21 +99,25 @@ class LabelStatistics(NamedTuple):
 
 
 class FeatureStatistics(NamedTuple):
-    """First and second moments of the features by target class.
+    """Mean features by target class, and moments of all features around their common mean f̄.
 
-    The second moment is centred, so that an offset of the features costs no digits, and is put
-    together by the update of Chan, Golub & LeVeque (1979), which is exact for any split.
+    They are centred, so that an offset of the features costs no digits, and are put together by an
+    update that is exact for any split (see `moments.together`).
 
     Attributes:
         counts: voxels by class.
         means: mean feature by class; 0 for an absent class.
-        scatter: Σ_i (f_i − f̄)(f_i − f̄)ᵀ around the mean f̄ over all classes.
+        scatter: Σ_i (f_i − f̄)(f_i − f̄)ᵀ.
+        third: Σ_i ‖f_i − f̄‖² (f_i − f̄); it lets `fourth` be put together.
+        fourth: Σ_i ‖f_i − f̄‖⁴, of which Ledoit-Wolf shrinkage is made.
         n_invalid: unmasked voxels left out: a feature is not finite, or the label is no class.
     """
 
     counts: Float[Array, " c"]
     means: Float[Array, "c d"]
     scatter: Float[Array, "d d"]
+    third: Float[Array, " d"]
+    fourth: Float[Array, ""]
     n_invalid: Float[Array, ""]
 
     @staticmethod
@@ -150,13 +159,6 @@ class FeatureStatistics(NamedTuple):
         return _pool_features(self, weights)
 
 
-def class_means_of(
-    sums: Float[Array, "*k c d"], counts: Float[Array, "*k c"]
-) -> Float[Array, "*k c d"]:
-    """Sums over counts, 0 where nothing was counted."""
-    return sums / jnp.where(counts > 0, counts, 1)[..., None]
-
-
 @compiled_in_float64("num_classes", "num_source_classes")
 def _zero_labels(*, num_classes: int, num_source_classes: int) -> LabelStatistics:
     table = jnp.zeros((num_classes, num_source_classes), jnp.float64)
@@ -189,6 +191,8 @@ def _zero_features(*, num_classes: int, num_features: int) -> FeatureStatistics:
         counts=jnp.zeros((num_classes,), jnp.float64),
         means=jnp.zeros((num_classes, num_features), jnp.float64),
         scatter=jnp.zeros((num_features, num_features), jnp.float64),
+        third=jnp.zeros((num_features,), jnp.float64),
+        fourth=jnp.zeros((), jnp.float64),
         n_invalid=jnp.zeros((), jnp.float64),
     )
 
@@ -201,18 +205,31 @@ def _update_features(
     mask: Bool[AnyArray, "*n"] | None,
 ) -> FeatureStatistics:
     num_classes, num_features = stats.means.shape
-    features = jnp.reshape(features, (-1, num_features)).astype(jnp.float64)
+    features = jnp.reshape(features, (-1, num_features))
     readable = jnp.isfinite(features).all(-1)
     classes, used, n_invalid = usable(labels, mask, readable, num_classes)
-    features = jnp.where(used[:, None], features, 0)
-    counts = classes.sum(0)
-    sums = product(classes.T, features)
-    mean = sums.sum(0) / jnp.maximum(counts.sum(), 1)
-    centred = jnp.where(used[:, None], features - mean[None, :], 0)
-    batch = FeatureStatistics(
-        counts, class_means_of(sums, counts), product(centred.T, centred), n_invalid
-    )
-    return _merge_features(stats, batch)
+    num_rows = used.size
+    if num_rows == 0:
+        return stats
+    rows = block_rows(num_rows)
+
+    def add(block: Int[Array, ""], so_far: FeatureStatistics) -> FeatureStatistics:
+        # The last block ends with the batch: rows that it shares with the one before are not new.
+        first = jnp.minimum(block * rows, num_rows - rows)
+        new = first + jnp.arange(rows) >= block * rows
+        taken, own, counted = (
+            jax.lax.dynamic_slice_in_dim(x, first, rows) for x in (features, classes, used)
+        )
+        own, counted = jnp.where(new[:, None], own, 0), counted & new
+        taken = jnp.where(counted[:, None], taken.astype(jnp.float64), 0)
+        counts = own.sum(0)
+        means = class_means_of(product(own.T, taken), counts)
+        whole = moments_of(taken, counted)
+        part = FeatureStatistics(counts, means, *whole[2:], jnp.zeros((), jnp.float64))
+        return _merge_features(so_far, part)
+
+    stats = stats._replace(n_invalid=stats.n_invalid + n_invalid)
+    return jax.lax.fori_loop(0, -(-num_rows // rows), add, stats)
 
 
 @compiled_in_float64()
@@ -232,18 +249,18 @@ def _pool_features(stacked: FeatureStatistics, weights: Real[AnyArray, " k"]) ->
 
 def _together(parts: FeatureStatistics, total: Total) -> FeatureStatistics:
     """Put parts together; `total` adds over the parts: a stacked axis, or the devices."""
+    sums = parts.counts[..., None] * parts.means
+    size = parts.counts.sum(-1)
+    part = Moments(
+        size, class_means_of(sums.sum(-2), size), parts.scatter, parts.third, parts.fourth
+    )
+    whole = together(part, total)
     counts = total(parts.counts)
-    part_sums = parts.counts[..., None] * parts.means
-    sums = total(part_sums)
-    # Each part's scatter is around its own mean; move it to the common one.
-    part_size = parts.counts.sum(-1)
-    part_mean = part_sums.sum(-2) / jnp.where(part_size > 0, part_size, 1)[..., None]
-    mean = sums.sum(-2) / jnp.where(counts.sum() > 0, counts.sum(), 1)
-    shift = part_mean - jnp.broadcast_to(mean, part_mean.shape)
-    moved = part_size[..., None, None] * shift[..., :, None] * shift[..., None, :]
     return FeatureStatistics(
         counts=counts,
-        means=class_means_of(sums, counts),
-        scatter=total(parts.scatter + moved),
+        means=class_means_of(total(sums), counts),
+        scatter=whole.scatter,
+        third=whole.third,
+        fourth=whole.fourth,
         n_invalid=total(parts.n_invalid),
     )

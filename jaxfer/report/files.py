@@ -162,6 +162,12 @@ def _source(entry: Mapping[str, Any]) -> Source:
             for step in entry.get("decisions", ())
         ),
         scores={str(name): number(score) for name, score in entry["scores"].items()},
+        balanced={str(k): number(v) for k, v in entry.get("balanced", {}).items()},
+        intervals={
+            str(k): (number(low), number(high))
+            for k, (low, high) in entry.get("intervals", {}).items()
+        },
+        probability_best=number(entry.get("probability_best")),
         roi_similarity=number(entry.get("roi_similarity")),
         roi_pairs=int(entry.get("roi_pairs") or 0),
         roi_pairs_empty=int(entry.get("roi_pairs_empty") or 0),

@@ -37,6 +37,12 @@ def score_text(value: float | None) -> str:
     return _written(value, ".5f" if size < 0.1 else ".4f" if size < 100 else ",.1f")
 
 
+def percent_text(share: float | None) -> str:
+    """A share in whole per cent."""
+    percent = _written(None if share is None else 100 * share, ".0f")
+    return percent if percent == ABSENT else f"{percent} %"
+
+
 def span_text(interval: tuple[float, float], write: Callable[[float], str] = dice_text) -> str:
     """An interval, its ends written by `write`; empty when an end is unknown."""
     low, high = interval

@@ -60,6 +60,7 @@ def _html(run: Run) -> str:
         "points": numbers.points_text,
         "distance": numbers.distance_text,
         "score": numbers.score_text,
+        "percent": numbers.percent_text,
         "dice_span": numbers.span_text,
         "points_span": lambda interval: numbers.span_text(interval, numbers.points_text),
         "counted": numbers.count_text,

@@ -44,6 +44,9 @@ class Source:
     kept: bool
     decisions: tuple[Decision, ...]
     scores: Mapping[str, float]
+    balanced: Mapping[str, float]
+    intervals: Mapping[str, tuple[float, float]]
+    probability_best: float
     roi_similarity: float
     roi_pairs: int
     roi_pairs_empty: int

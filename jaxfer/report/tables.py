@@ -20,6 +20,8 @@ METRIC_NAMES = {
     "leep": "LEEP",
     "nce": "NCE",
     "h_score": "H-score",
+    "regularized_h_score": "regularised H-score",
+    "log_gbc": "log GBC",
     "logme": "LogME",
     "nleep": "N-LEEP",
     "n_leep": "N-LEEP",

@@ -13,17 +13,22 @@ from functools import reduce
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Float32, Integer, UInt8
+from jaxtyping import Array, Bool, Float, Float32, Integer, Key, UInt8
 
 from jaxfer.data.sampler import TaskCase
 from jaxfer.metrics import (
     METRICS,
+    ClassFeatureStatistics,
     FeatureStatistics,
     LabelStatistics,
+    Metric,
     PredictionStatistics,
     Score,
+    bootstrap,
+    class_balanced,
     conditional_log_probs,
 )
 from jaxfer.metrics.precision import compiled_in_float64
@@ -39,8 +44,9 @@ class CaseStatistics:
 
     case: str
     labels: LabelStatistics
-    features: FeatureStatistics
+    features: ClassFeatureStatistics
     predictions: PredictionStatistics
+    balanced_predictions: PredictionStatistics
 
     def merge(self, other: CaseStatistics) -> CaseStatistics:
         """The statistics of both cases together."""
@@ -49,21 +55,60 @@ class CaseStatistics:
             labels=self.labels.merge(other.labels),
             features=self.features.merge(other.features),
             predictions=self.predictions.merge(other.predictions),
+            balanced_predictions=self.balanced_predictions.merge(other.balanced_predictions),
         )
 
-    def of_type(self, kind: type) -> Any:
-        """Those of one kind, as a metric's card names it."""
-        return next(
-            s for s in (self.labels, self.features, self.predictions) if isinstance(s, kind)
-        )
+    def of(self, card: Metric, *, balanced: bool = False) -> Any:
+        """Those that a metric's card asks for; balanced ones still as they were gathered."""
+        kind = card.second_pass or card.statistics
+        if kind is PredictionStatistics:
+            return self.balanced_predictions if balanced else self.predictions
+        if kind is FeatureStatistics and not balanced:
+            return self.features.features()
+        return self.labels if kind is LabelStatistics else self.features
 
 
 @dataclass(frozen=True)
 class SourceScores:
-    """One source's scores over all voxels, and the statistics that they came from."""
+    """One source's scores over all voxels.
+
+    Attributes:
+        scores: by metric.
+        balanced: as if every class of the target had the same share of the voxels.
+        draws: scores of bootstrap samples of the subjects, the same samples for every source.
+        cases: the statistics that all of them came from.
+    """
 
     scores: dict[str, Score]
+    balanced: dict[str, Score]
+    draws: dict[str, Float[Array, " draws"]]
     cases: tuple[CaseStatistics, ...]
+
+
+def _score(stats: CaseStatistics, card: Metric, *, balanced: bool) -> Score:
+    own = stats.of(card, balanced=balanced)
+    if balanced:
+        own = class_balanced(own)
+        if card.statistics is FeatureStatistics:
+            own = own.features()
+    if card.finalise is None:
+        raise ValueError(f"metric {card.name!r} needs samples; only statistics are kept here")
+    return card.finalise(own)
+
+
+def _draws(
+    cases: Sequence[CaseStatistics], subjects: Sequence[str], card: Metric, key: Key[Array, ""]
+) -> Float[Array, " draws"]:
+    """Scores of bootstrap samples of the subjects; a subject's cases stay together."""
+    of_subjects: dict[str, CaseStatistics] = {}
+    for stats, subject in zip(cases, subjects, strict=True):
+        known = of_subjects.get(subject)
+        of_subjects[subject] = stats if known is None else known.merge(stats)
+    rows = [stats.of(card) for stats in of_subjects.values()]
+    with jax.enable_x64(True):
+        stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *rows)
+    assert card.finalise is not None
+    return bootstrap(stacked, card.finalise, key)
 
 
 @compiled_in_float64("model", "layer")
@@ -71,10 +116,10 @@ def accumulate(
     model: UNet,
     layer: str,
     params: Any,
-    stats: tuple[LabelStatistics, FeatureStatistics],
+    stats: tuple[LabelStatistics, ClassFeatureStatistics],
     image: Float[Array, "b h w 1"],
     labels: Integer[Array, "b h w"],
-) -> tuple[tuple[LabelStatistics, FeatureStatistics], Float[Array, "b h w s"]]:
+) -> tuple[tuple[LabelStatistics, ClassFeatureStatistics], Float[Array, "b h w s"]]:
     log_probs, features = forward(model, params, image)
     mask = labels != IGNORE
     safe = jnp.where(mask, labels, 0)
@@ -130,6 +175,7 @@ def score_source(
     layer: str,
     patch: tuple[int, int],
     batch_size: int,
+    key: Key[Array, ""],
     scratch: Path | None = None,
     on_tiles: Callable[[int], None] = lambda _: None,
 ) -> SourceScores:
@@ -138,22 +184,23 @@ def score_source(
     Args:
         source: its network runs in inference mode on the target's images.
         cases: of the target's training subjects; all of one RoI.
-        metrics: names from the registry.
+        metrics: names in the registry's ``OVER_VOXELS``.
         layer: of the network, at full resolution, whose output the feature metrics look at.
         patch: pixels of a tile; every voxel counts in exactly one tile.
         batch_size: tiles per call of the network; changes nothing but the speed.
+        key: of the bootstrap over the subjects; one key for all sources compares them in pairs.
         scratch: folder for the log-probabilities between the passes (4 bytes per voxel and source
             class, deleted afterwards); None: the system's.
         on_tiles: called with the number of tiles after each batch.
     """
     num_classes, num_source_classes = cases[0].roi.num_classes, source.model.num_classes
-    first: list[tuple[LabelStatistics, FeatureStatistics]] = []
+    first: list[tuple[LabelStatistics, ClassFeatureStatistics]] = []
     kept: list[list[np.ndarray]] = []
     with tempfile.NamedTemporaryFile(dir=scratch, suffix=".log_probs") as file:
         for case in cases:
             stats = (
                 LabelStatistics.zeros(num_classes, num_source_classes),
-                FeatureStatistics.zeros(num_classes, source.model.widths[0]),
+                ClassFeatureStatistics.zeros(num_classes, source.model.widths[0]),
             )
             kept.append([])
             for number, image, labels in _batches(case, patch, batch_size):
@@ -171,7 +218,7 @@ def score_source(
             first.append(stats)
         file.flush()
         table = reduce(lambda a, b: a.merge(b), (labels for labels, _ in first))
-        log_conditional = conditional_log_probs(table)
+        tables = (conditional_log_probs(table), conditional_log_probs(class_balanced(table)))
         shape = (sum(map(len, kept)), batch_size, *patch, num_source_classes)
         rows = np.memmap(file.name, np.float32, "r", shape=shape)
         ends = np.cumsum([len(labels) for labels in kept])
@@ -179,15 +226,16 @@ def score_source(
             CaseStatistics(
                 case.stored.id,
                 *stats,
-                _second_pass(rows[end - len(own) : end], own, log_conditional),
+                *(_second_pass(rows[end - len(own) : end], own, t) for t in tables),
             )
             for case, stats, own, end in zip(cases, first, kept, ends, strict=True)
         )
     together = reduce(CaseStatistics.merge, of_cases)
-    scores: dict[str, Score] = {}
-    for name in metrics:
-        card = METRICS[name]
-        if card.finalise is None or card.statistics is None:
-            raise ValueError(f"metric {name!r} needs samples; only statistics are kept here")
-        scores[name] = card.finalise(together.of_type(card.second_pass or card.statistics))
-    return SourceScores(scores, of_cases)
+    cards = {name: METRICS[name] for name in metrics}
+    subjects = [case.stored.subject for case in cases]
+    return SourceScores(
+        scores={name: _score(together, card, balanced=False) for name, card in cards.items()},
+        balanced={name: _score(together, card, balanced=True) for name, card in cards.items()},
+        draws={name: _draws(of_cases, subjects, card, key) for name, card in cards.items()},
+        cases=of_cases,
+    )

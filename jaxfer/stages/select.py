@@ -9,14 +9,16 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import jax
 import numpy as np
 
+from jaxfer.config import chosen_metrics
 from jaxfer.data.sampler import TaskCase
-from jaxfer.metrics import METRICS, Score, label_entropy
+from jaxfer.metrics import METRICS, interval, label_entropy, probability_best
 from jaxfer.models.zoo import Source, load_source, read_card
 from jaxfer.selection.rank import Candidate, Decision, filter_modality, filter_roi, rank
 from jaxfer.selection.roi import RoiSimilarity, foreground_masks, roi_similarity
-from jaxfer.selection.score import score_source
+from jaxfer.selection.score import SourceScores, score_source
 from jaxfer.stages.prepare import Prepared
 from jaxfer.stages.run import Run, write_json
 from jaxfer.tasks import Task
@@ -29,7 +31,7 @@ _WEAK = 0.3
 @dataclass(frozen=True)
 class _Scored:
     source: Source
-    scores: dict[str, Score]
+    found: SourceScores
     similarity: RoiSimilarity
 
 
@@ -46,7 +48,7 @@ def _flags(scored: _Scored, spacing: tuple[float, ...], metrics: tuple[str, ...]
     if scored.similarity.empty:
         flags.append(f"{scored.similarity.empty} pair(s) of label maps with an empty mask left out")
     for name in metrics:
-        score = scored.scores[name]
+        score = scored.found.scores[name]
         if score.reasons:
             flags.append(f"{name}: {', '.join(score.reasons)}")
     return flags
@@ -74,22 +76,23 @@ def _score(run: Run, target_cases: list[TaskCase], prepared: Prepared) -> dict[T
             found = score_source(
                 source,
                 target_cases,
-                metrics=tuple(config.select.metrics),
+                metrics=chosen_metrics(config.select.metrics),
                 layer=config.select.layer,
                 patch=tuple(source.card["patch"]),
                 batch_size=config.evaluate.batch_size,
+                key=jax.random.key(config.seed),
                 scratch=folder,
                 on_tiles=partial(advance, note=task.name),
             )
             similarity = roi_similarity(
                 source.masks, masks, k1=config.select.ssim_k1, k2=config.select.ssim_k2
             )
-            scored[task] = _Scored(source, found.scores, similarity)
+            scored[task] = _Scored(source, found, similarity)
     return scored
 
 
 def _candidates(run: Run, scored: dict[Task, _Scored], prepared: Prepared) -> list[Candidate]:
-    metrics = tuple(run.config.select.metrics)
+    metrics = chosen_metrics(run.config.select.metrics)
     spacing = tuple(run.config.data.spacing)
     candidates = []
     for name in run.config.sources:
@@ -99,7 +102,7 @@ def _candidates(run: Run, scored: dict[Task, _Scored], prepared: Prepared) -> li
             candidates.append(
                 Candidate(
                     task,
-                    {metric: float(found.scores[metric]) for metric in metrics},
+                    {metric: float(found.found.scores[metric]) for metric in metrics},
                     found.similarity.mean,
                     flags=tuple(_flags(found, spacing, metrics)),
                 )
@@ -117,7 +120,20 @@ def _candidates(run: Run, scored: dict[Task, _Scored], prepared: Prepared) -> li
     return candidates
 
 
-def _row(candidate: Candidate, found: _Scored | None) -> dict[str, Any]:
+def _best_of_draws(ranked: list[Candidate], scored: dict[Task, _Scored], by: str) -> list[float]:
+    """For each source on the shortlist, the share of the bootstrap samples in which it is best."""
+    draws = [np.asarray(scored[c.task].found.draws[by]) for c in ranked if c.rank is not None]
+    if not draws:
+        return []
+    return [float(p) for p in probability_best(np.stack(draws), METRICS[by].sign)]
+
+
+def _intervals(found: SourceScores) -> dict[str, list[float]]:
+    spans = {name: interval(draws) for name, draws in found.draws.items()}
+    return {name: [float(span.low), float(span.high)] for name, span in spans.items()}
+
+
+def _row(candidate: Candidate, found: _Scored | None, probability: float | None) -> dict[str, Any]:
     return {
         "rank": candidate.rank,
         "source": candidate.task.name,
@@ -129,6 +145,9 @@ def _row(candidate: Candidate, found: _Scored | None) -> dict[str, Any]:
             {"step": d.step, "kept": d.kept, "reason": d.reason} for d in candidate.decisions
         ],
         "scores": dict(candidate.scores),
+        "intervals": _intervals(found.found) if found else {},
+        "balanced": {k: float(v) for k, v in found.found.balanced.items()} if found else {},
+        "probability_best": probability,
         "roi_similarity": candidate.roi_similarity,
         "roi_pairs": found.similarity.pairs if found else 0,
         "roi_pairs_empty": found.similarity.empty if found else 0,
@@ -139,11 +158,18 @@ def _row(candidate: Candidate, found: _Scored | None) -> dict[str, Any]:
 
 def _csv(rows: list[dict[str, Any]], metrics: tuple[str, ...]) -> str:
     text = io.StringIO()
-    head = ("rank", "source", "modality", "roi", "kept", *metrics, "roi_similarity")
+    spans = [f"{name}_{end}" for name in metrics for end in ("low", "high")]
+    balanced = [f"{name}_balanced" for name in metrics]
+    head = ("rank", "source", "modality", "roi", "kept", *metrics, *spans, *balanced)
+    head += ("probability_best", "roi_similarity")
     table = csv.writer(text)
     table.writerow([*head, "validation_dice", "reasons", "flags"])
     for row in rows:
         flat = row | row["scores"]
+        for name in metrics:
+            low, high = row["intervals"].get(name, (None, None))
+            flat |= {f"{name}_low": low, f"{name}_high": high}
+            flat[f"{name}_balanced"] = row["balanced"].get(name)
         reasons = "; ".join(f"{d['step']}: {d['reason']}" for d in row["decisions"])
         own = row["validation_dice"]
         table.writerow([*(flat[h] for h in head), own, reasons, "; ".join(row["flags"])])
@@ -157,7 +183,7 @@ def run(run: Run) -> str:
     target = Task.parse(config.target)
     target_cases = prepared.cases(target, "train")
     scored = _score(run, target_cases, prepared)
-    metrics = tuple(config.select.metrics)
+    metrics = chosen_metrics(config.select.metrics)
     candidates = _candidates(run, scored, prepared)
     left_out = [c for c in candidates if not c.kept]
     candidates = [c for c in candidates if c.kept]
@@ -165,7 +191,8 @@ def run(run: Run) -> str:
     candidates = filter_roi(candidates, config.select.roi_keep)
     by = config.select.rank_by
     ranked = rank(candidates, by, higher_is_better=METRICS[by].sign > 0) + left_out
-    rows = [_row(c, scored.get(c.task)) for c in ranked]
+    chances = dict(enumerate(_best_of_draws(ranked, scored, by)))
+    rows = [_row(c, scored.get(c.task), chances.get(i)) for i, c in enumerate(ranked)]
     counts = np.sum([case.counts.sum(0) for case in target_cases], axis=0)
     if (counts[1:] == 0).any():
         names = prepared.roi(target).class_names

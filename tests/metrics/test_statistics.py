@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from jaxfer.metrics import FeatureStatistics, LabelStatistics
+from jaxfer.metrics.class_statistics import ClassFeatureStatistics
 
 CLASSES, SOURCES, FEATURES = 3, 4, 6
 
@@ -22,12 +23,26 @@ def label_oracle(log_probs, labels):
     return LabelStatistics(joint, hard, np.zeros(()))
 
 
+def moments(features):
+    """Second to fourth, around the mean."""
+    centred = features - features.mean(0)
+    squares = (centred**2).sum(1)
+    return centred.T @ centred, squares @ centred, squares @ squares
+
+
 def feature_oracle(features, labels):
     features = features.astype(np.float64)
     means = [features[labels == c].mean(0) for c in range(CLASSES)]
-    centred = features - features.mean(0)
     counts = np.bincount(labels, minlength=CLASSES).astype(np.float64)
-    return FeatureStatistics(counts, np.stack(means), centred.T @ centred, np.zeros(()))
+    return FeatureStatistics(counts, np.stack(means), *moments(features), np.zeros(()))
+
+
+def class_oracle(features, labels):
+    features = features.astype(np.float64)
+    means = [features[labels == c].mean(0) for c in range(CLASSES)]
+    counts = np.bincount(labels, minlength=CLASSES).astype(np.float64)
+    by_class = zip(*(moments(features[labels == c]) for c in range(CLASSES)), strict=True)
+    return ClassFeatureStatistics(counts, np.stack(means), *map(np.stack, by_class), np.zeros(()))
 
 
 def of(kind, voxels):
@@ -39,9 +54,12 @@ def zeros(kind):
 
 
 def oracle(kind, voxels):
-    return {LabelStatistics: label_oracle, FeatureStatistics: feature_oracle}[kind](
-        of(kind, voxels), voxels.labels
-    )
+    oracles = {
+        LabelStatistics: label_oracle,
+        FeatureStatistics: feature_oracle,
+        ClassFeatureStatistics: class_oracle,
+    }
+    return oracles[kind](of(kind, voxels), voxels.labels)
 
 
 def assert_equal(found, expected, rtol=1e-10):
@@ -52,10 +70,10 @@ def assert_equal(found, expected, rtol=1e-10):
         np.testing.assert_allclose(ours, theirs, rtol, atol=1e-10, err_msg=name)
 
 
-both = pytest.mark.parametrize("kind", [LabelStatistics, FeatureStatistics])
+each = pytest.mark.parametrize("kind", [LabelStatistics, FeatureStatistics, ClassFeatureStatistics])
 
 
-@both
+@each
 @pytest.mark.parametrize("seed", range(3))
 def test_one_batch_is_the_oracle(kind, seed, draw):
     voxels = draw(seed)
@@ -63,7 +81,7 @@ def test_one_batch_is_the_oracle(kind, seed, draw):
     assert_equal(found, oracle(kind, voxels))
 
 
-@both
+@each
 def test_any_split_and_any_order_give_the_same(kind, draw):
     voxels = draw(0)
     cuts = (0, 1, 41, 41, 120)
@@ -81,7 +99,7 @@ def test_any_split_and_any_order_give_the_same(kind, draw):
     assert_equal(running, oracle(kind, voxels))
 
 
-@both
+@each
 def test_volumes_need_no_flattening(kind, draw):
     voxels = draw(1)
     volume = of(kind, voxels).reshape(2, 5, 12, -1)
@@ -89,7 +107,7 @@ def test_volumes_need_no_flattening(kind, draw):
     assert_equal(found, oracle(kind, voxels))
 
 
-@both
+@each
 def test_masked_voxels_contribute_nothing_even_when_nan(kind, draw):
     voxels = draw(2)
     spoilt = np.concatenate([of(kind, voxels), np.full_like(of(kind, voxels)[:30], np.nan)])
@@ -100,7 +118,7 @@ def test_masked_voxels_contribute_nothing_even_when_nan(kind, draw):
     assert_equal(found, oracle(kind, voxels))
 
 
-@both
+@each
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_unusable_voxels_are_counted_and_spoil_nothing(kind, value, draw):
     voxels = draw(3)
@@ -111,7 +129,7 @@ def test_unusable_voxels_are_counted_and_spoil_nothing(kind, value, draw):
     assert_equal(found._replace(n_invalid=np.zeros(())), oracle(kind, voxels))
 
 
-@both
+@each
 def test_under_jit_a_label_out_of_range_is_counted(kind, draw):
     voxels = draw(3)
     labels = np.concatenate([voxels.labels, np.array([-1, CLASSES, 250], np.int32)])
@@ -129,14 +147,22 @@ def test_under_jit_logits_are_counted(draw):
     assert float(found.n_invalid) > 100
 
 
-def test_an_offset_costs_no_digits(draw):
+@pytest.mark.parametrize("kind", [FeatureStatistics, ClassFeatureStatistics])
+def test_an_offset_costs_no_digits(kind, draw):
     voxels = draw(4)
     shifted = voxels._replace(features=voxels.features + np.float32(2**14))
-    found = zeros(FeatureStatistics)
+    found = zeros(kind)
     for start in range(0, 120, 40):
         batch = slice(start, start + 40)
         found = found.update(shifted.features[batch], voxels.labels[batch])
-    assert_equal(found, oracle(FeatureStatistics, shifted))
+    assert_equal(found, oracle(kind, shifted), rtol=1e-9)
+
+
+def test_the_classes_together_are_the_features(draw):
+    voxels = draw(4)
+    labels = np.where(voxels.labels == 1, 2, voxels.labels)  # a class is absent
+    found = zeros(ClassFeatureStatistics).update(voxels.features, labels).features()
+    assert_equal(found, zeros(FeatureStatistics).update(voxels.features, labels))
 
 
 def test_counters_do_not_stall():
@@ -146,7 +172,7 @@ def test_counters_do_not_stall():
     assert float(found.joint[0, 0]) == float(found.hard_joint[0, 0]) == 2**26 + 1
 
 
-@both
+@each
 def test_four_devices_with_unequal_shares(kind, draw):
     voxels = draw(5)
     samples = of(kind, voxels)
@@ -163,7 +189,7 @@ def test_four_devices_with_unequal_shares(kind, draw):
     assert_equal(found, oracle(kind, one))
 
 
-@both
+@each
 def test_jit_vmap_and_scan(kind, draw):
     voxels = draw(6)
     samples = of(kind, voxels).reshape(3, 40, -1)
@@ -187,7 +213,7 @@ def test_jit_vmap_and_scan(kind, draw):
     assert_equal(scanned, oracle(kind, voxels))
 
 
-@both
+@each
 def test_pool_repeats_parts_and_bootstraps_under_vmap(kind, draw):
     cases = [draw(seed) for seed in range(4)]
     parts = [zeros(kind).update(of(kind, case), case.labels) for case in cases]
@@ -202,7 +228,7 @@ def test_pool_repeats_parts_and_bootstraps_under_vmap(kind, draw):
         assert_equal(jax.tree.map(lambda x, i=i: x[i], resampled), expected)
 
 
-@both
+@each
 def test_one_shape_compiles_once(kind, draw):
     compiled = []
 
@@ -226,7 +252,7 @@ def test_one_shape_compiles_once(kind, draw):
         jax.monitoring.unregister_event_duration_listener(listen)
 
 
-@both
+@each
 def test_inputs_are_not_changed(kind, draw):
     voxels = draw(7)
     samples, labels, mask = of(kind, voxels).copy(), voxels.labels.copy(), np.ones(120, bool)
@@ -238,7 +264,7 @@ def test_inputs_are_not_changed(kind, draw):
     assert_equal(before, zeros(kind))
 
 
-@both
+@each
 def test_whole_labels_of_any_type_are_taken(kind, draw):
     voxels = draw(8)
     for dtype in (np.uint8, np.float32):
@@ -246,7 +272,7 @@ def test_whole_labels_of_any_type_are_taken(kind, draw):
         assert_equal(found, oracle(kind, voxels))
 
 
-@both
+@each
 @pytest.mark.parametrize(
     ("label", "text"), [(-1.0, "-1 to 2"), (3.0, "0 to 3"), (0.5, "1 of 120"), (np.nan, "1 of 120")]
 )
@@ -270,7 +296,7 @@ def test_what_is_no_log_probability_raises(wrong, draw):
     assert_equal(found, zeros(LabelStatistics))
 
 
-@both
+@each
 def test_shapes_that_disagree_raise(kind, draw):
     voxels = draw(9)
     update = zeros(kind).update.__wrapped__  # past the shape checks of the tests themselves

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxfer.metrics import METRICS, h_score, label_entropy, leep, logme, nce, nce_from_statistics
+from jaxfer.metrics import (
+    METRICS,
+    class_balanced,
+    h_score,
+    interval,
+    label_entropy,
+    leep,
+    logme,
+    nce,
+    nce_from_statistics,
+)
 from jaxfer.models.unet import UNet
 from jaxfer.models.zoo import Source
 from jaxfer.selection.score import score_source
@@ -56,6 +67,7 @@ def score(cases, kind=EachPixel, *, patch=(4, 4), batch_size=3, layer="decoder_0
         layer=layer,
         patch=patch,
         batch_size=batch_size,
+        key=jax.random.key(0),
         **changes,
     )
 
@@ -182,8 +194,35 @@ def test_every_tile_is_told_and_only_what_was_asked_for_is_scored(make_case):
         layer="decoder_0",
         patch=(4, 4),
         batch_size=5,
+        key=jax.random.key(0),
         on_tiles=told.append,
     )
     assert sum(told) == len(tiles((9, 7, 2), (4, 4), 0.0))
     assert list(found.scores) == ["nce"]
     assert set(ALL) <= set(METRICS)
+
+
+def test_the_balanced_scores_are_of_the_balanced_statistics(make_case):
+    case = draw(make_case, (6, 5, 2), 14)
+    found = score([case])
+    balanced = class_balanced(found.cases[0].labels)
+    masses = np.asarray(balanced.joint).sum(1)
+    assert masses == pytest.approx([masses.mean()] * CLASSES)
+    assert float(found.balanced["nce"]) == pytest.approx(float(nce_from_statistics(balanced)))
+    assert float(found.balanced["nce"]) != pytest.approx(float(found.scores["nce"]), rel=1e-4)
+    # An ignorant source scores minus the entropy of equal shares, whatever the prevalence.
+    flat = make_case(case.classes(), CLASSES, np.zeros((6, 5, 2)))
+    for name in ("leep", "nce"):
+        assert float(score([flat]).balanced[name]) == pytest.approx(-np.log(CLASSES), rel=1e-5)
+
+
+def test_the_draws_are_of_subjects_and_the_same_for_every_source(make_case):
+    cases = [draw(make_case, (6, 5, 2), seed) for seed in (11, 12, 13)]
+    first, second = score(cases), score(cases)
+    for name, drawn in first.draws.items():
+        np.testing.assert_array_equal(drawn, second.draws[name])
+        low, high, undefined = interval(drawn)
+        assert undefined == 0
+        assert low < high
+    # One subject says nothing of others.
+    assert np.isnan(np.asarray(score(cases[:1]).draws["nce"])).all()
