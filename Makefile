@@ -18,8 +18,9 @@ lint: $(VENV)/ready
 types: $(VENV)/ready
 	$(BIN)/mypy
 
-bench: $(VENV)/ready  ## voxels per second of the step and of selection
+bench: $(VENV)/ready  ## speed of the step, of selection and of the metrics
 	$(BIN)/python benchmarks/throughput.py
+	$(BIN)/python benchmarks/metrics.py
 
 $(VENV)/ready: setup.py
 	$(PYTHON) -m venv $(VENV)

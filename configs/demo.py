@@ -37,9 +37,9 @@ def get_config(preset=""):
     config.data.train_subjects = 3
     config.model.widths = (8, 16, 32)
     config.model.patch = (80, 96)
-    config.pretrain.steps = 150
+    config.pretrain.steps = 120
     config.pretrain.learning_rate = 1e-2  # a schedule this short wants large steps
-    config.finetune.steps = 200
+    config.finetune.steps = 160
     config.finetune.learning_rate = 1e-2
     config.evaluate.overlap = 0.25
     return finish(config, preset)

@@ -85,7 +85,7 @@ def test_a_damaged_file_is_one_error_and_nothing_else(folder, capfd, how):
                 "one bit flipped": content[:middle] + flipped + content[middle + 1 :],
             }[how]
         )
-    with pytest.raises(UserError, match="damaged") as caught:
+    with pytest.raises(UserError, match="not those that were written") as caught:
         load_params(folder, MODEL, PATCH)
     assert "widths (2, 3) and 2 classes" in caught.value.allowed
     assert capfd.readouterr().err == ""

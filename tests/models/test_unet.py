@@ -102,3 +102,7 @@ def test_head_leaves_and_images():
     np.testing.assert_array_equal(other[0], logits[0])
     np.testing.assert_array_equal(other[2], logits[2])
     assert np.abs(other[1] - logits[1]).max() > 0.1
+    # The finest level sees the image past the coarser ones too.
+    cut = params | {"upsample_0": jax.tree.map(jnp.zeros_like, params["upsample_0"])}
+    (_, (past, _)), _ = forward(cut, image)
+    assert np.abs(past[1] - past[0]).max() > 0.1

@@ -91,6 +91,13 @@ def test_any_shape_is_covered(shape):
     assert on_common_grid(np.ones(shape, bool)).all()
 
 
+def test_no_side_is_favoured():
+    mask = np.random.default_rng(0).random((5, 96, 200)) < 0.5
+    found = on_common_grid(mask).reshape(GRID, GRID, GRID)
+    mirrored = on_common_grid(mask[::-1, ::-1, ::-1]).reshape(GRID, GRID, GRID)
+    np.testing.assert_array_equal(mirrored, found[::-1, ::-1, ::-1])
+
+
 def test_foreground_is_every_class_but_not_the_ignored():
     volume = np.zeros((4, 4, 4), np.uint8)
     volume[0], volume[1], volume[2] = 1, 7, IGNORE
