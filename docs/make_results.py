@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -38,6 +39,11 @@ def _span(values: list[float | None], factor: float = 1.0, form: str = ".3f") ->
     return " to ".join(format(factor * v, form) for v in values if v is not None)
 
 
+def _anywhere(command: str) -> str:
+    """The command without the folders of the machine that it ran on."""
+    return re.sub(r"(--(?:workdir|config\.data\.root|config\.data\.cache)=)\S+", r"\1DIR", command)
+
+
 def _seconds(workdir: Path) -> str:
     stages = ("prepare", "pretrain", "select", "finetune", "evaluate")
     return ", ".join(f"{s} {_json(workdir / s / 'done.json')['seconds']:.0f} s" for s in stages)
@@ -60,7 +66,7 @@ def _section(workdir: Path) -> str:
         f"`{tuned['source']}`, first of {len(kept)} on the shortlist, {len(selection['sources'])} "
         f"on the shelf. jax {about['versions']['jax']}, {about['devices']}: {_seconds(workdir)}.",
         "",
-        f"    {about['command']}",
+        f"    {_anywhere(about['command'])}",
         "",
         "| method | Dice | 95 % interval | HD95, mm (finite) | subjects | missed |",
         "|---|---|---|---|---|---|",
