@@ -45,9 +45,13 @@ class TaskCase:
 
     @property
     def foreground_fraction(self) -> float:
-        """Share of the usable voxels that are foreground; that of one voxel if there is none."""
-        total = self.counts.sum()
-        return float(max(self.counts[:, 1:].sum(), 1) / max(total, 1))
+        """Share of the usable voxels that are foreground; 1 if none is.
+
+        A loss over the foreground's size then falls back to the volume's: divided by next to
+        nothing, a volume without foreground would outweigh all others a thousand times.
+        """
+        foreground, total = self.counts[:, 1:].sum(), self.counts.sum()
+        return float(foreground / total) if foreground else 1.0
 
 
 def task_case(stored: StoredCase, modality: str, roi: RoI, ignore: tuple[int, ...]) -> TaskCase:

@@ -36,11 +36,12 @@ def chosen_source(run: Run) -> Task:
     """The source to start from: the configured one, or the first of the ranking."""
     if run.config.finetune.source != "best":
         return Task.parse(run.config.finetune.source)
-    rows = read_json(run.workdir / "select" / "selection.json")["sources"]
-    best = [row["source"] for row in rows if row["rank"] == 1]
+    selection = read_json(run.workdir / "select" / "selection.json")
+    rows, by = selection["sources"], selection["rank_by"]
+    best = [r["source"] for r in rows if r["rank"] == 1 and r["scores"][by] is not None]
     if not best:
         raise UserError(
-            "the ranking is empty: there is no source to fine-tune",
+            f"no source has both survived the filters and a {by} score: there is none to fine-tune",
             mend="see select/selection.csv for the reasons, or name one: "
             "--config.finetune.source=TASK",
         )
