@@ -44,6 +44,11 @@ class TaskCase:
         return classes_of(np.asarray(self.stored.labels()), self.roi, self.ignore)
 
     @property
+    def content(self) -> tuple[str, str]:
+        """Hashes of the image's and the labels' bytes; they change just when training does."""
+        return self.stored.content[f"{self.modality}.npy"], self.stored.content["label.npy"]
+
+    @property
     def foreground_fraction(self) -> float:
         """Share of the usable voxels that are foreground; 1 if none is.
 

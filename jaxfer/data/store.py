@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +24,7 @@ from jaxfer.tasks import Case
 _MARGIN = 2
 """Working voxels kept around the brain."""
 
-_VERSION = 1
+_VERSION = 2
 """Raised whenever the same files and settings give other arrays."""
 
 
@@ -42,13 +45,18 @@ class Preprocessing:
 
 @dataclass(frozen=True)
 class StoredCase:
-    """A case in the store; its arrays are memory-mapped, axes R, A, S, axial slices contiguous."""
+    """A case in the store; its arrays are memory-mapped, axes R, A, S, axial slices contiguous.
+
+    Attributes:
+        content: file of each array → hash of its bytes.
+    """
 
     id: str
     subject: str
     site: str
     folder: Path
     geometry: Geometry
+    content: Mapping[str, str]
 
     def image(self, modality: str) -> Float16[np.ndarray, "x y z"]:
         return np.load(self.folder / f"{modality}.npy", mmap_mode="r")
@@ -77,6 +85,11 @@ def case_fingerprint(case: Case, modalities: tuple[str, ...], how: Preprocessing
         "modalities": list(present),
         "preprocessing": json.loads(json.dumps(dataclasses.asdict(how))),
     }
+
+
+def _content(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, partial(hashlib.blake2b, digest_size=16)).hexdigest()
 
 
 def _smallest_type(labels: np.ndarray) -> np.ndarray:
@@ -135,7 +148,7 @@ def store_case(
         known = {
             "version": _VERSION,
             "made_of": made_of,
-            "arrays": sorted(f.name for f in temporary.iterdir()),
+            "arrays": {f.name: _content(f) for f in sorted(temporary.iterdir())},
             "geometry": dataclasses.asdict(geometry),
         }
         (temporary / "case.json").write_text(json.dumps(known, indent=1))
@@ -161,4 +174,4 @@ def _stored(case: str, subject: str, site: str, folder: Path, known: dict) -> St
         key: tuple(tuple(v) if isinstance(v, (list, tuple)) else v for v in values)
         for key, values in known["geometry"].items()
     }
-    return StoredCase(case, subject, site, folder, Geometry(**fields))
+    return StoredCase(case, subject, site, folder, Geometry(**fields), known["arrays"])

@@ -120,7 +120,7 @@ def run(run: Run) -> str:
     mark = fingerprint(
         source.card["fingerprint"],
         [plain(config[k]) for k in ("finetune", "risk", "augment", "model")],
-        [str(case.stored.folder) for case in cases],
+        [(case.stored.id, case.content) for case in cases],
     )
     seeds = tuple(config.finetune.seeds)
     jobs = [(name, seed) for name in methods for seed in seeds]

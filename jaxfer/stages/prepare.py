@@ -194,7 +194,9 @@ def _build(run: Run, plan: _Plan) -> dict[str, dict[str, Any]]:
                     "subject": case.subject,
                     "site": case.site,
                     "folder": str(stored.folder.resolve()),
-                    "images": {m: str(case.images[m].resolve()) for m in modalities},
+                    "images": {
+                        m: str(path.resolve()) for m, path in case.images.items() if m in modalities
+                    },
                     "label": str(case.label.resolve()) if case.label else None,
                 }
                 advance(note=case.id)

@@ -36,7 +36,7 @@ def _fingerprint(run: Run, prepared: Prepared, task: Task, train: Sequence[TaskC
         plain(config.pretrain),
         plain(prepared.roi(task)),
         prepared.ignore(task),
-        [str(case.stored.folder.name) for case in train],
+        [(case.stored.id, case.content) for case in train],
         prepared.preprocessing(task),
     )
 

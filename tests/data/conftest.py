@@ -87,6 +87,6 @@ def put_in_store(tmp_path: Path) -> Callable[..., StoredCase]:
         np.save(folder / "t1.npy", np.asfortranarray(image, np.float16))
         np.save(folder / "label.npy", np.asfortranarray(labels))
         geometry = field_of_view(image.shape, np.eye(4), (1.0, 1.0, 1.0))
-        return StoredCase(name, name, "here", folder, geometry)
+        return StoredCase(name, name, "here", folder, geometry, {})
 
     return put

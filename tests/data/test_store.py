@@ -169,6 +169,23 @@ def test_a_case_is_stored_with_the_modalities_that_it_has(make_case: Make, tmp_p
     assert store_case(case, ("flair", "t1"), AS_IT_IS, tmp_path / "a")[1] is False
 
 
+def test_the_content_is_that_of_each_array_wherever_it_lies(
+    make_case: Make, tmp_path: Path
+) -> None:
+    case = make_case("a", modalities=("t1", "t2"))
+    here, _ = store_case(case, ("t1", "t2"), AS_IT_IS, tmp_path / "a")
+    there, _ = store_case(case, ("t1", "t2"), AS_IT_IS, tmp_path / "b")
+    assert here.content == there.content
+    assert sorted(here.content) == ["label.npy", "t1.npy", "t2.npy"]
+    assert len(set(here.content.values())) == 3
+    scan = nib.load(case.images["t1"])
+    moved = nib.Nifti1Image(scan.get_fdata() ** 2, scan.affine, scan.header)
+    nib.save(moved, case.images["t1"])
+    changed, _ = store_case(case, ("t1", "t2"), AS_IT_IS, tmp_path / "a")
+    assert changed.content["t1.npy"] != here.content["t1.npy"]
+    assert changed.content["t2.npy"] == here.content["t2.npy"]
+
+
 @pytest.mark.parametrize(
     "damage",
     [
@@ -231,7 +248,7 @@ def test_the_record_says_what_the_case_was_made_of(make_case: Make, tmp_path: Pa
     record = json.loads((tmp_path / "a" / "case.json").read_text())
     files = [Path(name) for name, _, _ in record["made_of"]["files"]]
     assert files == [case.images["t1"].resolve(), case.label.resolve()]
-    assert record["arrays"] == ["label.npy", "t1.npy"]
+    assert sorted(record["arrays"]) == ["label.npy", "t1.npy"]
 
 
 def hippocampus(root: Path) -> Dataset:

@@ -23,7 +23,7 @@ def make_case(tmp_path) -> Callable[..., TaskCase]:
         np.save(folder / "label.npy", classes.astype(np.uint8))
         np.save(folder / "t2.npy", (classes if image is None else image).astype(np.float16))
         geometry = field_of_view(classes.shape, np.eye(4), (1.0, 1.0, 1.0))
-        stored = StoredCase(folder.name, folder.name, "site", folder, geometry)
+        stored = StoredCase(folder.name, folder.name, "site", folder, geometry, {})
         roi = RoI("roi", tuple((f"class{k}", (k,)) for k in range(1, num_classes)))
         return task_case(stored, "t2", roi, (IGNORE,))
 

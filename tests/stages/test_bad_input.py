@@ -102,6 +102,34 @@ def test_whole_cases_are_prepared(launch: Launch, tmp_path: Path) -> None:
     assert status == 0, told
 
 
+def test_a_patient_without_one_of_the_modalities_serves_the_others(
+    launch: Launch, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(0)
+    for number in range(1, 6):
+        patient = tmp_path / "data" / "open_ms" / f"patient{number:02d}"
+        patient.mkdir(parents=True)
+        lesion = np.zeros((12, 14, 10), np.uint8)
+        lesion[4:7, 4:7, 4:7] = 1
+        nib.save(nib.Nifti1Image(lesion, np.eye(4)), patient / "GOLD_STANDARD_N4.nii.gz")
+        for kind in ("FLAIR", "T1")[: 1 if number == 1 else 2]:
+            image = rng.normal(100 + 50 * lesion, 5).astype(np.float32)
+            nib.save(nib.Nifti1Image(image, np.eye(4)), patient / f"{kind}_N4.nii.gz")
+    done = launch(
+        "--config=configs/open_ms.py:tiny",
+        f"--config.data.root={tmp_path / 'data'}",
+        "--config.target=open_ms/all/t1/lesion",
+        "--config.sources=('open_ms/all/flair/lesion',)",
+        "--config.stages=('prepare',)",
+        f"--workdir={tmp_path / 'run'}",
+    )
+    assert done.returncode == 0, done.stderr
+    splits = json.loads((tmp_path / "run" / "prepare" / "splits.json").read_text())
+    source = splits["open_ms/all/flair/lesion"]
+    assert "patient01" in source["train"] + source["validation"]
+    assert "patient01" not in splits["target"]["train"] + splits["target"]["test"]
+
+
 def test_every_broken_case_is_in_one_message(launch: Launch, tmp_path: Path) -> None:
     root = _task(tmp_path, cases=6)
     (root / "imagesTr" / "hippocampus_000.nii.gz").unlink()

@@ -6,6 +6,8 @@ import json
 import shutil
 from pathlib import Path
 
+import nibabel as nib
+import numpy as np
 import pytest
 
 from tests.launching import Launch
@@ -68,6 +70,29 @@ def test_a_half_done_pretraining_goes_on(launch: Launch, copy: Path) -> None:
     assert "1 source model(s) trained, 2 already on the shelf" in again.stdout
     assert (kept / "card.json").stat().st_mtime_ns == before
     assert (lost / "card.json").is_file()
+
+
+def test_a_moved_run_keeps_its_sources_and_a_changed_scan_renews_those_that_saw_it(
+    launch: Launch, demo: Path, tmp_path: Path
+) -> None:
+    workdir = tmp_path / "moved"
+    shutil.copytree(demo, workdir)
+    again = launch(CONFIG, f"--workdir={workdir}", "--config.stages=('prepare','pretrain')")
+    assert again.returncode == 0, again.stderr
+    assert "0 source model(s) trained, 3 already on the shelf" in again.stdout
+    splits = json.loads((workdir / "prepare" / "splits.json").read_text())
+    case = splits["phantom/ageing/t1/tissue"]["train"][0]
+    prepared = json.loads((workdir / "prepare" / "prepared.json").read_text())
+    image = Path(prepared["datasets"]["phantom"]["cases"][case]["images"]["t1"])
+    assert workdir in image.parents
+    scan = nib.load(image)
+    brighter = scan.get_fdata(dtype=np.float32) ** 1.5
+    nib.save(nib.Nifti1Image(brighter, scan.affine, scan.header), image)
+    again = launch(CONFIG, f"--workdir={workdir}", "--config.stages=('prepare','pretrain')")
+    assert again.returncode == 0, again.stderr
+    assert "source phantom/ageing/t1/tissue" in again.stdout
+    saw = [name for name, split in splits.items() if "/t1/" in name and case in split["train"]]
+    assert f"{len(saw)} source model(s) trained, {3 - len(saw)} already" in again.stdout
 
 
 def test_a_stage_without_its_inputs_says_which(launch: Launch, tmp_path: Path) -> None:
