@@ -40,6 +40,13 @@ def default_config() -> ConfigDict:
     c.data.test_subjects = 0  # of the target, at most; 0 = all that are not for training
     c.data.validation_fraction = 0.2  # of a source's subjects: for the Dice in its card
 
+    c.run = ConfigDict()  # how a launch goes about it; changes no number
+    c.run.log_every = 10  # steps between records in metrics.jsonl
+    c.run.checkpoint_every = 50  # steps between checkpoints of an unfinished training
+    c.run.keep_checkpoints = 2  # of each unfinished training; the last one may be damaged
+    c.run.max_minutes = 0.0  # then saves and ends with exit status 75; 0 = no limit
+    c.run.compilation_cache = ""  # folder; '' = jaxfer in the user's cache folder, 'off' = none
+
     c.model = ConfigDict()
     c.model.widths = (16, 32, 64)  # channels per level, finest first
     c.model.patch = (96, 96)  # pixels; of training patches and of prediction tiles
@@ -61,7 +68,8 @@ def default_config() -> ConfigDict:
         c[stage].clip_gradient = 1.0  # global norm
         c[stage].foreground_patches = 0.5  # share of patches centred on foreground
         c[stage].dice_weight = 1.0  # of the soft Dice loss beside the cross-entropy; 0 = none
-        c[stage].log_every = 10  # steps between records in metrics.jsonl
+        c[stage].skip_nonfinite = 0  # steps in a row that may be skipped for a NaN or infinity
+    c.pretrain.validate_every = 0  # steps; keeps the best on the validation subjects; 0 = the last
 
     c.select = ConfigDict()
     c.select.modality = "hard"  # 'hard': drop sources of other modalities; 'none': keep all
@@ -110,7 +118,7 @@ def finish(config: ConfigDict, preset: str = "") -> ConfigDict:
         config.model.patch = (32, 32)
         config.data.spacing = tuple(max(s, 4.0) for s in config.data.spacing)
         config.pretrain.steps = config.finetune.steps = 6
-        config.pretrain.log_every = config.finetune.log_every = 2
+        config.run.log_every = 2
         config.pretrain.batch_size = config.finetune.batch_size = 4
         config.finetune.seeds = config.finetune.seeds[:1]
         config.sources = config.sources[:3]
@@ -145,6 +153,11 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "data.train_subjects": (_positive, "at least 1"),
     "data.test_subjects": (lambda v: v >= 0, "0 (all) or more"),
     "data.validation_fraction": (lambda v: 0 < v < 1, "between 0 and 1"),
+    "run.log_every": (_positive, "at least 1"),
+    "run.checkpoint_every": (_positive, "at least 1"),
+    "run.keep_checkpoints": (_positive, "at least 1"),
+    "run.max_minutes": (lambda v: v >= 0, "0 (no limit) or more"),
+    "pretrain.validate_every": (lambda v: v >= 0, "0 (never) or more"),
     "model.widths": (
         lambda v: len(v) >= 2 and all(w > 0 for w in v),
         "two or more numbers of channels",
@@ -188,7 +201,7 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
         "clip_gradient": (_positive, "above 0"),
         "foreground_patches": (_unit, "0 … 1"),
         "dice_weight": (lambda v: v >= 0, "0 or more"),
-        "log_every": (_positive, "at least 1"),
+        "skip_nonfinite": (lambda v: v >= 0, "0 (stops at the first) or more"),
     }.items()
 }
 

@@ -1,4 +1,4 @@
-"""The one error that a user can mend."""
+"""The one error that a user can mend, and the one end that is no error."""
 
 from __future__ import annotations
 
@@ -29,6 +29,20 @@ class UserError(Exception):
         if mend:
             lines.append(f"  mend:    {mend}")
         super().__init__("\n".join(lines))
+
+
+class Interrupted(Exception):
+    """The work was told to stop, and did so at a good moment: the same command goes on.
+
+    Args:
+        reason: the signal, or the time limit.
+        saved: what was saved last, in words.
+    """
+
+    def __init__(self, reason: str, saved: str = ""):
+        self.reason = reason
+        self.saved = saved
+        super().__init__(f"{reason}; {saved}" if saved else reason)
 
 
 @dataclass(frozen=True)

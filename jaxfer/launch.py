@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import jax
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 from rich.console import Console
 
 from jaxfer.config import validate
-from jaxfer.errors import UserError
+from jaxfer.errors import Interrupted, UserError
 from jaxfer.stages import run_stages
+from jaxfer.stages.interrupt import Interruption
 from jaxfer.stages.report import show_tables
 from jaxfer.stages.run import open_run
+from jaxfer.stages.trouble import in_words
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "What to run: a file of configs/, optionally file.py:preset."
@@ -84,33 +88,56 @@ def _config() -> ConfigDict:
     return config
 
 
+def _remember_compilations(folder: str) -> None:
+    """Compiled steps are kept on the disk: a second launch starts at once."""
+    if folder == "off" or "JAX_COMPILATION_CACHE_DIR" in os.environ:
+        return
+    caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    jax.config.update("jax_compilation_cache_dir", folder or str(caches / "jaxfer"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
 def launch(console: Console) -> None:
     """Runs the stages that the command line, already parsed, asks for."""
     if not flags.FLAGS["verbosity"].present:
-        logging.set_verbosity(logging.WARNING)  # libraries inform of much else
+        # Libraries inform of much, and print the tracebacks of errors that they also raise.
+        logging.set_verbosity(logging.FATAL)
     config = _config()
     validate(config)
+    _remember_compilations(config.run.compilation_cache)
     workdir = Path(_WORKDIR.value or Path("runs") / config.name)
     command = " ".join(["python -m jaxfer.launch", *sys.argv[1:]])
-    run = open_run(config, workdir, console, command)
-    run_stages(run)
-    show_tables(run)
+    interruption = Interruption(config.run.max_minutes)
+    with (
+        interruption.listening(),
+        open_run(config, workdir, console, command, interruption) as run,
+    ):
+        run_stages(run)
+        show_tables(run)
+
+
+def _tell(message: str, style: str = "") -> None:
+    console = Console(stderr=True, style=style)
+    console.print(message, markup=False, highlight=False, soft_wrap=True)
 
 
 def main() -> None:
-    """Entry point: exit status 0, or 2 with one message for what the user can mend."""
+    """Entry point: exit status 0; 2 with one message for what the user can mend; 75 when told to
+    stop, as schedulers understand "try again" (EX_TEMPFAIL)."""
     try:
         app.run(lambda _: launch(Console(highlight=False)), flags_parser=_parse)
+    except Interrupted as stopped:
+        _tell(f"jaxfer: {stopped}; the same command goes on from there")
+        sys.exit(75)
     except UserError as error:
-        message = f"jaxfer: {error}"
-        Console(stderr=True).print(
-            message, style="red", markup=False, highlight=False, soft_wrap=True
-        )
+        _tell(f"jaxfer: {error}", "red")
         sys.exit(2)
-    except KeyboardInterrupt:
-        told = "jaxfer: interrupted; the same command goes on after the last finished network"
-        Console(stderr=True).print(told, markup=False, highlight=False)
-        sys.exit(130)
+    except Exception as error:
+        told = in_words(error)
+        if told is None:
+            raise
+        _tell(f"jaxfer: {told}", "red")
+        sys.exit(2)
 
 
 if __name__ == "__main__":

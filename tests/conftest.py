@@ -20,6 +20,14 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 flags.FLAGS.mark_as_parsed()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def compilations(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Launches of one session share their compiled steps, and nobody's home is written to."""
+    root = tmp_path_factory.getbasetemp()
+    shared = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
+    os.environ["XDG_CACHE_HOME"] = str(shared / "cache")
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """The folder of real scans, or a skip that says how to name it."""

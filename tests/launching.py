@@ -13,13 +13,18 @@ ROOT = Path(__file__).resolve().parents[1]
 Launch = Callable[..., subprocess.CompletedProcess[str]]
 
 
+def environment() -> dict[str, str]:
+    """The settings of jax that a user's shell has: none."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("XLA_", "JAX_"))}
+    return kept | {"COLUMNS": "160", "PYTHON": sys.executable}
+
+
 def run(*command: str) -> subprocess.CompletedProcess[str]:
-    """Runs a command with the settings of jax that a user's shell has: none."""
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("XLA_", "JAX_"))}
+    """Runs a command as a user does."""
     return subprocess.run(
         command,
         cwd=ROOT,
-        env=environment | {"COLUMNS": "160", "PYTHON": sys.executable},
+        env=environment(),
         capture_output=True,
         text=True,
         timeout=600,

@@ -152,7 +152,7 @@ BAD = {
         "clip_gradient": [0.0],
         "foreground_patches": [-0.1, 1.1],
         "dice_weight": [-1.0],
-        "log_every": [0],
+        "skip_nonfinite": [-1],
     }.items()
 }
 GOOD = {

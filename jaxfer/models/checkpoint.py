@@ -1,10 +1,11 @@
-"""Parameters on disk: orbax, whole or not at all."""
+"""Arrays on disk: orbax, whole or not at all, and never taken for whole when damaged."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,17 +29,40 @@ def _digest(folder: Path) -> str:
     return total.hexdigest()
 
 
-def save_params(folder: Path, params: Any) -> None:
-    """Writes a pytree of arrays to a folder, under a temporary name first."""
+def _checkpointer() -> ocp.StandardCheckpointer:
+    """One process writes and reads for all: every process holds the same parameters."""
+    process = jax.process_index()
+    return ocp.StandardCheckpointer(
+        multiprocessing_options=ocp.options.MultiprocessingOptions(
+            primary_host=process, active_processes={process}
+        )
+        if jax.process_count() > 1
+        else ocp.options.MultiprocessingOptions()
+    )
+
+
+def save_tree(folder: Path, tree: Any, records: Mapping[str, str] | None = None) -> None:
+    """Writes a pytree of arrays to a folder, under a temporary name first.
+
+    Args:
+        folder: is replaced, if it exists, once the new one is whole.
+        tree: of arrays.
+        records: file name → text, kept beside the arrays.
+    """
     folder = folder.resolve()
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = folder.with_name(f".{os.getpid()}-{folder.name}")
     shutil.rmtree(temporary, ignore_errors=True)
-    with ocp.StandardCheckpointer() as checkpointer:
-        checkpointer.save(temporary, params)
-    (temporary / _DIGEST).write_text(_digest(temporary))
-    shutil.rmtree(folder, ignore_errors=True)
-    temporary.rename(folder)
+    try:
+        with _checkpointer() as checkpointer:
+            checkpointer.save(temporary, tree)
+        for name, text in (records or {}).items():
+            (temporary / name).write_text(text)
+        (temporary / _DIGEST).write_text(_digest(temporary))
+        shutil.rmtree(folder, ignore_errors=True)
+        temporary.rename(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _shapes(params: Any) -> dict[str, tuple[int, ...]]:
@@ -61,24 +85,43 @@ def _check(folder: Path, checkpointer: ocp.StandardCheckpointer, wanted: Any) ->
         raise ValueError("; ".join(told[:3]) + f"; {len(wrong)} in all")
 
 
+def load_tree(folder: Path, like: Any) -> Any:
+    """A pytree of arrays as ``save_tree`` wrote it.
+
+    Args:
+        folder: that was saved to.
+        like: pytree of arrays, or of their shapes and types, of the same structure.
+
+    Raises:
+        OSError, ValueError, KeyError, TypeError: nothing lies there, or it is damaged, or of
+            another structure.
+    """
+    folder = folder.resolve()
+    with _checkpointer() as checkpointer:
+        _check(folder, checkpointer, like)
+        return checkpointer.restore(folder, like)
+
+
+def save_params(folder: Path, params: Any) -> None:
+    """Writes a network's parameters to a folder, whole or not at all."""
+    save_tree(folder, params)
+
+
 def load_params(folder: Path, model: UNet, patch: tuple[int, int]) -> Any:
     """The parameters of a network; their names and shapes must be the network's.
 
     Raises:
         UserError: nothing lies there, or it is damaged or another network's.
     """
-    folder = folder.resolve()
     image = jax.ShapeDtypeStruct((1, *patch, 1), jnp.float32)
     shapes = jax.eval_shape(model.init, jax.random.key(0), image)["params"]
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     wanted = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=device), shapes)
     try:
-        with ocp.StandardCheckpointer() as checkpointer:
-            _check(folder, checkpointer, wanted)
-            return checkpointer.restore(folder, wanted)
+        return load_tree(folder, wanted)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
-            f"{folder}: the network's parameters cannot be read",
+            f"{folder.resolve()}: the network's parameters cannot be read",
             found=f"{type(error).__name__}: {str(error)[:300]}",
             allowed=f"a checkpoint of a U-Net of widths {tuple(model.widths)} "
             f"and {model.num_classes} classes",

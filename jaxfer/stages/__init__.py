@@ -11,7 +11,7 @@ from jaxfer import __version__
 from jaxfer.config import fingerprint, plain
 from jaxfer.errors import UserError
 from jaxfer.stages import evaluate, finetune, prepare, pretrain, report, select
-from jaxfer.stages.run import Run, read_json, write_json
+from jaxfer.stages.run import Run, changes, read_json, write_json
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,13 @@ def _upstream(run: Run, stage: Stage) -> dict[str, str]:
     return found
 
 
+def _why_stale(run: Run, stage: Stage, record: dict[str, Any]) -> str:
+    """What has changed since the stage was done."""
+    old, new = record["settings"], _settings(run, stage)
+    told = changes(old, new, [key for key in new if old.get(key) != new[key]])
+    return "; ".join(told) or "its inputs have changed"
+
+
 def run_stages(run: Run) -> None:
     """Runs the configured stages in their order; says which are fresh, and why others are not."""
     for stage in STAGES:
@@ -95,7 +102,7 @@ def run_stages(run: Run) -> None:
             run.say(f"{stage.name:9} fresh: {record['outcome']}")
             continue
         if record is not None:
-            run.say(f"{stage.name:9} stale: its settings or inputs have changed; done again")
+            run.say(f"{stage.name:9} stale: {_why_stale(run, stage, record)}; done again")
             (run.workdir / stage.name / "done.json").unlink()
         start = time.monotonic()
         outcome = stage.run(run)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from jaxfer.config import fingerprint, plain
 from jaxfer.data.sampler import TaskCase
@@ -16,7 +15,7 @@ from jaxfer.models.zoo import Source, load_source
 from jaxfer.stages.prepare import Prepared
 from jaxfer.stages.risk import make_risk_maps
 from jaxfer.stages.run import Run, read_json, write_json
-from jaxfer.stages.training import Objective, network, objective, show_step, train
+from jaxfer.stages.training import Objective, network, objective, show_step, train, unfinished
 from jaxfer.tasks import Task
 from jaxfer.train.finetune import Transferred, frequency_weights, transfer_params
 from jaxfer.train.loop import initial_params
@@ -80,8 +79,30 @@ def _transferred(run: Run, source: Source, cases: list[TaskCase], seed: int) -> 
     return transfer_params(source.params, fresh, keep_head=same)
 
 
+def _mark(run: Run, name: str, method: _Method, source: Source) -> str:
+    """Of all that decides a fine-tuned network, so that another method or seed leaves it alone."""
+    config = run.config
+    listed = ("methods", "seeds", "source")
+    return fingerprint(
+        name,
+        {k: v for k, v in plain(config.finetune).items() if k not in listed},
+        [plain(config[k]) for k in ("augment", "model")],
+        [(case.stored.id, case.content) for case in method.cases],
+        plain(method.cases[0].roi),
+        method.cases[0].ignore,
+        source.card["fingerprint"] if method.transferred else None,
+        plain(config.risk) if name == "weighted" else None,
+    )
+
+
 def _train_one(
-    run: Run, method: _Method, source: Source, seed: int, folder: Path, advance: Any, name: str
+    run: Run,
+    method: _Method,
+    source: Source,
+    seed: int,
+    folder: Path,
+    mark: str,
+    on_step: Callable[[int, float], None],
 ) -> None:
     model = network(run.config, method.cases[0].roi.num_classes)
     start = (
@@ -90,17 +111,20 @@ def _train_one(
         else initial_params(model, tuple(run.config.model.patch), seed)
     )
     params = train(
-        run.config,
+        run,
         run.config.finetune,
         start,
         method.cases,
         method.minimised,
         model=model,
         seed=seed,
-        log=folder / "metrics.jsonl",
-        on_step=partial(show_step, advance, name),
+        folder=folder,
+        mark=mark,
+        on_step=on_step,
     )
     save_params(folder / "checkpoint", params)
+    write_json(folder / "done.json", {"fingerprint": mark})
+    unfinished(run, folder).discard()
 
 
 def run(run: Run) -> str:
@@ -117,24 +141,20 @@ def run(run: Run) -> str:
     if risk["positional_missing_because"]:
         run.say(f"  no positional risk map: {risk['positional_missing_because']}")
     methods = _methods(run, cases, weighted)
-    mark = fingerprint(
-        source.card["fingerprint"],
-        [plain(config[k]) for k in ("finetune", "risk", "augment", "model")],
-        [(case.stored.id, case.content) for case in cases],
-    )
+    marks = {name: _mark(run, name, method, source) for name, method in methods.items()}
     seeds = tuple(config.finetune.seeds)
     jobs = [(name, seed) for name in methods for seed in seeds]
     trained = 0
-    with run.progress("fine-tuning", len(jobs) * config.finetune.steps) as advance:
+    with run.progress("fine-tuning", len(jobs) * config.finetune.steps, stops=False) as advance:
         for name, seed in jobs:
             folder = run.workdir / "finetune" / name / f"seed{seed}"
             done = folder / "done.json"
-            if done.is_file() and read_json(done)["fingerprint"] == mark:
+            if done.is_file() and read_json(done)["fingerprint"] == marks[name]:
                 advance(config.finetune.steps)
                 continue
-            shutil.rmtree(folder, ignore_errors=True)
-            _train_one(run, methods[name], source, seed, folder, advance, name)
-            write_json(done, {"fingerprint": mark})
+            done.unlink(missing_ok=True)
+            on_step = partial(show_step, advance, name)
+            _train_one(run, methods[name], source, seed, folder, marks[name], on_step)
             trained += 1
     leaves = _transferred(run, source, cases, seeds[0])
     if "weighted" in methods:

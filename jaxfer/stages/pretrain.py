@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -16,12 +16,13 @@ from jaxfer.metrics import dice
 from jaxfer.models.unet import UNet
 from jaxfer.models.zoo import read_card, save_source
 from jaxfer.selection.roi import foreground_masks
+from jaxfer.stages.lock import locked
 from jaxfer.stages.prepare import Prepared
 from jaxfer.stages.run import Run, versions
-from jaxfer.stages.training import network, objective, show_step, train
+from jaxfer.stages.training import network, objective, show_step, train, unfinished
 from jaxfer.tasks import IGNORE, Task
 from jaxfer.train.finetune import frequency_weights
-from jaxfer.train.loop import initial_params
+from jaxfer.train.loop import Validation, initial_params
 from jaxfer.train.predict import predict_volume
 from jaxfer.train.step import Params
 
@@ -70,6 +71,12 @@ def _validation_dice(
     }
 
 
+def _mean(by_class: dict[str, float]) -> float:
+    """Over the classes that some case has; NaN if there is none."""
+    known = [v for v in by_class.values() if not math.isnan(v)]
+    return float(np.mean(known)) if known else math.nan
+
+
 def _card(
     run: Run,
     prepared: Prepared,
@@ -78,7 +85,7 @@ def _card(
     validation: Sequence[TaskCase],
     by_class: dict[str, float],
 ) -> dict[str, Any]:
-    known = [v for v in by_class.values() if not math.isnan(v)]
+    mean = _mean(by_class)
     return {
         "task": {**plain(task), "name": task.name},
         "class_names": list(prepared.roi(task).class_names),
@@ -87,7 +94,7 @@ def _card(
         "preprocessing": dict(prepared.preprocessing(task)),
         "patch": list(run.config.model.patch),
         "widths": list(run.config.model.widths),
-        "validation_dice": float(np.mean(known)) if known else None,
+        "validation_dice": None if math.isnan(mean) else mean,
         "validation_dice_by_class": {k: None if math.isnan(v) else v for k, v in by_class.items()},
         "train_subjects": sorted({c.stored.subject for c in train}),
         "validation_subjects": sorted({c.stored.subject for c in validation}),
@@ -115,29 +122,47 @@ def run(run: Run) -> str:
             kept += 1
         else:
             wanted.append((task, mark))
-    with run.progress("pretraining", len(wanted) * run.config.pretrain.steps) as advance:
+    with run.progress(
+        "pretraining", len(wanted) * run.config.pretrain.steps, stops=False
+    ) as advance:
         for task, mark in wanted:
-            train_cases = prepared.cases(task, "train")
-            validation = prepared.cases(task, "validation")
-            model = network(run.config, prepared.roi(task).num_classes)
-            seed = _seed(run, task)
             folder = run.shelf / task.slug
-            params = train(
-                run.config,
-                run.config.pretrain,
-                initial_params(model, tuple(run.config.model.patch), seed),
-                train_cases,
-                objective(run.config.pretrain, train_cases, frequency_weights(train_cases)),
-                model=model,
-                seed=seed,
-                log=folder / "metrics.jsonl",
-                on_step=partial(show_step, advance, task.name),
-            )
-            by_class = _validation_dice(run, model, params, validation)
-            card = _card(run, prepared, task, train_cases, validation, by_class)
-            masks = foreground_masks([case.classes() for case in train_cases])
-            save_source(folder, params, card | {"fingerprint": mark}, masks)
-            shown = card["validation_dice"]
-            said = "no validation subject" if shown is None else f"validation Dice {shown:.3f}"
-            run.say(f"  source {task.name}: {said}")
+            folder.mkdir(parents=True, exist_ok=True)
+            # Runs may share a shelf; what one of them trains the others wait for.
+            with locked(folder, wait=True, say=run.say):
+                card = read_card(folder)
+                if card is None or card["fingerprint"] != mark:
+                    _train_source(run, prepared, task, mark, partial(show_step, advance, task.name))
     return f"{len(wanted)} source model(s) trained, {kept} already on the shelf at {run.shelf}"
+
+
+def _train_source(
+    run: Run, prepared: Prepared, task: Task, mark: str, on_step: Callable[[int, float], None]
+) -> None:
+    """Trains one source and puts it on the shelf."""
+    train_cases, validation = prepared.cases(task, "train"), prepared.cases(task, "validation")
+    model, seed = network(run.config, prepared.roi(task).num_classes), _seed(run, task)
+    folder, every = run.shelf / task.slug, run.config.pretrain.validate_every
+    params = train(
+        run,
+        run.config.pretrain,
+        initial_params(model, tuple(run.config.model.patch), seed),
+        train_cases,
+        objective(run.config.pretrain, train_cases, frequency_weights(train_cases)),
+        model=model,
+        seed=seed,
+        folder=folder,
+        mark=mark,
+        on_step=on_step,
+        validation=Validation(every, lambda p: _mean(_validation_dice(run, model, p, validation)))
+        if every and validation
+        else None,
+    )
+    by_class = _validation_dice(run, model, params, validation)
+    card = _card(run, prepared, task, train_cases, validation, by_class)
+    masks = foreground_masks([case.classes() for case in train_cases])
+    save_source(folder, params, card | {"fingerprint": mark}, masks)
+    unfinished(run, folder).discard()
+    shown = card["validation_dice"]
+    said = "no validation subject" if shown is None else f"validation Dice {shown:.3f}"
+    run.say(f"  source {task.name}: {said}")

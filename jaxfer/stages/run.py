@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -20,6 +20,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from jaxfer.config import plain
 from jaxfer.errors import UserError
+from jaxfer.stages.interrupt import Interruption
+from jaxfer.stages.lock import locked
 
 _IDENTITY = ("name", "seed", "target", "sources", "datasets", "data", "model")
 """What makes a run another run; everything else may change, and stale stages are done again."""
@@ -32,6 +34,7 @@ class Run:
     config: ConfigDict
     workdir: Path
     console: Console
+    interruption: Interruption = field(default_factory=Interruption)
 
     @property
     def cache(self) -> Path:
@@ -48,8 +51,14 @@ class Run:
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     @contextmanager
-    def progress(self, what: str, total: int) -> Iterator[Callable[..., None]]:
-        """A bar for a long step; call what it gives with ``advance=`` and ``note=``."""
+    def progress(
+        self, what: str, total: int, *, stops: bool = True
+    ) -> Iterator[Callable[..., None]]:
+        """A bar for a long step; call what it gives with ``advance=`` and ``note=``.
+
+        Every call is a good moment to end, if the launch has been told to: ``Interrupted`` is
+        raised. With ``stops=False`` the step looks after that itself.
+        """
         columns = (
             TextColumn("  {task.description}"),
             BarColumn(bar_width=24),
@@ -63,6 +72,8 @@ class Run:
 
             def advance(advance: int = 1, note: str = "") -> None:
                 bar.update(task, advance=advance, note=note)
+                if stops:
+                    self.interruption.check()
 
             yield advance
 
@@ -113,55 +124,83 @@ def versions() -> dict[str, str]:
     return found
 
 
-def open_run(config: ConfigDict, workdir: Path, console: Console, command: str) -> Run:
-    """Makes the workdir, or takes up the run that lies there.
-
-    Raises:
-        UserError: the workdir holds another run, or files that are no run's.
-    """
+def _refuse_another(config: ConfigDict, workdir: Path) -> None:
+    """Raises unless the workdir holds this run, or nothing."""
     record = workdir / "config.json"
     if record.is_file():
         old, new = read_json(record), json.loads(json.dumps(plain(config)))
-        changed = [key for key in _IDENTITY if old.get(key) != new.get(key)]
-        if changed:
-            lines = [f"config.{k}: {a} there, {b} now" for k, a, b in _changes(old, new, changed)]
+        lines = changes(old, new, [key for key in _IDENTITY if old.get(key) != new.get(key)])
+        if lines:
             raise UserError(
                 f"{workdir}: this workdir holds another run",
                 found="; ".join(lines),
                 allowed="the same run; only the stages' own settings may change",
                 mend="--workdir=ANOTHER_FOLDER, or delete this one",
             )
-    elif workdir.exists() and (not workdir.is_dir() or any(workdir.iterdir())):
+    elif workdir.exists() and (
+        not workdir.is_dir() or any(p.name != ".lock" for p in workdir.iterdir())
+    ):
         raise UserError(
             f"{workdir}: not the workdir of a run, and not empty",
             found="files without config.json" if workdir.is_dir() else "a file",
             allowed="a new, an empty or a run's own folder",
             mend="--workdir=ANOTHER_FOLDER",
         )
+
+
+@contextmanager
+def open_run(
+    config: ConfigDict,
+    workdir: Path,
+    console: Console,
+    command: str,
+    interruption: Interruption,
+) -> Iterator[Run]:
+    """Makes the workdir, or takes up the run that lies there; holds it for this process alone.
+
+    Raises:
+        UserError: the workdir holds another run, or files that are no run's; or another launch
+            works there.
+    """
+    _refuse_another(config, workdir)
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        write_json(record, config)
-        write_json(
-            workdir / "run.json",
-            {
-                "name": config.name,
-                "created": datetime.now(UTC).isoformat(timespec="seconds"),
-                "command": command,
-                "versions": versions(),
-                "devices": f"{jax.default_backend()} × {jax.local_device_count()}",
-            },
-        )
     except OSError as error:
-        raise UserError(
-            f"{workdir}: cannot be written to",
-            found=str(error),
-            mend="--workdir=ANOTHER_FOLDER",
-        ) from error
-    return Run(config, workdir, console)
+        raise _not_writable(workdir, error) from error
+    run = Run(config, workdir, console, interruption)
+    with locked(workdir, say=run.say):
+        # Between the first look and the lock another launch may have made it its own.
+        _refuse_another(config, workdir)
+        try:
+            write_json(workdir / "config.json", config)
+            write_json(
+                workdir / "run.json",
+                {
+                    "name": config.name,
+                    "created": datetime.now(UTC).isoformat(timespec="seconds"),
+                    "command": command,
+                    "versions": versions(),
+                    "devices": f"{jax.default_backend()} × {jax.local_device_count()}",
+                },
+            )
+        except OSError as error:
+            raise _not_writable(workdir, error) from error
+        yield run
+
+
+def _not_writable(workdir: Path, error: OSError) -> UserError:
+    return UserError(
+        f"{workdir}: cannot be written to", found=str(error), mend="--workdir=ANOTHER_FOLDER"
+    )
+
+
+def changes(old: Mapping[str, Any], new: Mapping[str, Any], keys: Sequence[str]) -> list[str]:
+    """What has changed of some fields of the configuration, one line each."""
+    return [f"config.{k}: {a} there, {b} now" for k, a, b in _changes(old, new, keys)]
 
 
 def _changes(
-    old: dict[str, Any], new: dict[str, Any], keys: list[str]
+    old: Mapping[str, Any], new: Mapping[str, Any], keys: Sequence[str]
 ) -> Iterator[tuple[str, Any, Any]]:
     for key in keys:
         a, b = old.get(key), new.get(key)

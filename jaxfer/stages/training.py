@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from jaxfer.config import plain
 from jaxfer.data.augment import Augmentation
 from jaxfer.data.sampler import TaskCase, training_batches
 from jaxfer.models.unet import UNet
+from jaxfer.stages.run import Run, versions
+from jaxfer.train.checkpoints import Checkpoints
 from jaxfer.train.finetune import mean_weight
-from jaxfer.train.loop import fit
+from jaxfer.train.loop import Upkeep, Validation, fit
 from jaxfer.train.schedule import Schedule
 from jaxfer.train.step import Loss, Params
 
@@ -53,7 +57,7 @@ def show_step(advance: Callable[..., None], name: str, _step: int, loss: float) 
 
 
 def train(
-    config: ConfigDict,
+    run: Run,
     settings: ConfigDict,
     params: Params,
     cases: Sequence[TaskCase],
@@ -61,21 +65,27 @@ def train(
     *,
     model: UNet,
     seed: int,
-    log: Path,
+    folder: Path,
+    mark: str,
     on_step: Callable[[int, float], None],
+    validation: Validation | None = None,
 ) -> Params:
     """Trains a network on the cases as one section of the configuration says.
 
     Args:
-        config: the whole; its ``model`` and ``augment`` are read.
+        run: of its configuration ``model``, ``augment`` and ``run`` are read.
         settings: ``config.pretrain`` or ``config.finetune``.
         params: to start from.
         minimised: the loss and its class weights.
         seed: of the order of the patches and of the augmentation.
-        log: file of the records.
+        folder: for the records and, as long as the training is not finished, the checkpoints.
+        mark: of all that decides the outcome; checkpoints of another mark are not taken up.
         on_step: called with the step and the last known loss.
+        validation: chooses the parameters to return; None: the last ones.
     """
-    batches = training_batches(
+    config = run.config
+    batches = partial(
+        training_batches,
         cases,
         patch=tuple(config.model.patch),
         batch_size=settings.batch_size,
@@ -89,17 +99,35 @@ def train(
         warmup=settings.warmup,
         weight_decay=settings.weight_decay,
         clip_gradient=settings.clip_gradient,
+        skip_nonfinite=settings.skip_nonfinite,
     )
     return fit(
         params,
-        batches,
+        lambda done: batches(first_step=done),
         model=model,
         schedule=schedule,
         loss=minimised.loss,
         class_weights=minimised.class_weights,
         augmentation=Augmentation(**config.augment),
         seed=seed,
-        log=log,
-        log_every=settings.log_every,
-        on_step=on_step,
+        validation=validation,
+        upkeep=Upkeep(
+            log=folder / "metrics.jsonl",
+            log_every=config.run.log_every,
+            checkpoints=unfinished(run, folder, mark),
+            checkpoint_every=config.run.checkpoint_every,
+            on_step=on_step,
+            stop=run.interruption.reason,
+        ),
+    )
+
+
+def unfinished(run: Run, folder: Path, mark: str = "") -> Checkpoints:
+    """The checkpoints of a training that is not finished; to be discarded when it is."""
+    return Checkpoints(
+        folder / "steps",
+        keep=run.config.run.keep_checkpoints,
+        mark=mark,
+        say=run.say,
+        record={"config": plain(run.config), "versions": versions()},
     )

@@ -1,11 +1,14 @@
-"""The training loop: batches in, parameters and a record of the losses out."""
+"""The training loop: batches in, parameters and a record out; it goes on where it was stopped."""
 
 from __future__ import annotations
 
 import json
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,29 +16,127 @@ import numpy as np
 
 from jaxfer.data.augment import Augmentation
 from jaxfer.data.sampler import Batch
-from jaxfer.errors import UserError
+from jaxfer.errors import Interrupted, UserError
 from jaxfer.models.unet import UNet
+from jaxfer.train.checkpoints import Checkpoints, Writer
+from jaxfer.train.schedule import Schedule
 from jaxfer.train.step import Loss, Params, TrainState, pmap_step, replicate, shard
 
 
-def initial_params(model: UNet, patch: tuple[int, int], seed: int) -> Params:
+def initial_params(model: UNet, patch: tuple[int, ...], seed: int) -> Params:
     """Random parameters of a network with one input channel."""
     return model.init(jax.random.key(seed), jnp.zeros((1, *patch, 1)))["params"]
 
 
-def _check(record: dict[str, int | float], first: int) -> None:
+class Best(NamedTuple):
+    """The parameters with the highest validation score so far."""
+
+    score: np.ndarray
+    step: np.ndarray
+    params: Params
+
+
+@dataclass(frozen=True)
+class Validation:
+    """How well parameters do on subjects that are not trained on.
+
+    Attributes:
+        every: steps between two looks; the last step always gets one.
+        score: of parameters; higher is better.
+    """
+
+    every: int
+    score: Callable[[Params], float]
+
+
+@dataclass(frozen=True)
+class Upkeep:
+    """What a training does beside its steps; none of it changes a number.
+
+    Attributes:
+        log: file of the records, as JSON lines.
+        log_every: steps between records; the last step is always recorded. Only then, and for a
+            checkpoint, does the host wait for the device.
+        checkpoints: where unfinished work is saved, and taken up; None: nowhere.
+        checkpoint_every: steps between them.
+        on_step: called with the step and the last known loss.
+        stop: why to stop, looked at after every step; empty: go on.
+    """
+
+    log: Path
+    log_every: int = 10
+    checkpoints: Checkpoints | None = None
+    checkpoint_every: int = 50
+    on_step: Callable[[int, float], None] = lambda _step, _loss: None
+    stop: Callable[[], str] = lambda: ""
+
+
+class _Held(NamedTuple):
+    """All that decides what comes next: what a checkpoint holds."""
+
+    state: TrainState
+    best: Best | None
+
+
+def _on_host(held: _Held) -> _Held:
+    """As numpy arrays, the random key as its data."""
+    raw = held.state._replace(key=jax.random.key_data(held.state.key))
+    return jax.tree.map(np.asarray, held._replace(state=raw))
+
+
+def _restored(held: _Held) -> TrainState:
+    return held.state._replace(key=jax.random.wrap_key_data(jnp.asarray(held.state.key)))
+
+
+def _begin_log(log: Path, done: int) -> None:
+    """Keeps the records of the steps that need not be done again."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    kept = []
+    for line in log.read_text().splitlines() if done and log.is_file() else []:
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue  # cut off by the end of the process that wrote it
+        if record["step"] <= done:
+            kept.append(line + "\n")
+    temporary = log.with_name(f".{log.name}")
+    temporary.write_text("".join(kept))
+    temporary.replace(log)
+
+
+def _fetch(metrics: dict[str, Any], first: int, step: int, schedule: Schedule) -> dict[str, Any]:
+    """The numbers of a step, as a record.
+
+    Raises:
+        UserError: one of them is not finite, and no more steps may be skipped.
+    """
+    # Every device, here and on other hosts, holds the same number.
+    own = {k: v.addressable_data(0) for k, v in metrics.items()}
+    record: dict[str, Any] = {k: float(np.asarray(v).ravel()[0]) for k, v in own.items()}
+    in_a_row = record.pop("skipped_in_a_row", 0)
     bad = [name for name, value in record.items() if not math.isfinite(value)]
-    if bad:
+    if (bad and not schedule.skip_nonfinite) or in_a_row > schedule.skip_nonfinite:
+        section = "--config.pretrain and --config.finetune"
         raise UserError(
-            f"training diverged between steps {first} and {int(record['step'])}",
-            found=f"not finite: {', '.join(bad)}",
-            mend="a lower learning_rate or clip_gradient; see --config.pretrain or .finetune",
+            f"training diverged between steps {first} and {step}",
+            found=f"not finite: {', '.join(bad) or 'the gradient'}",
+            mend=f"of {section}: a lower learning_rate or clip_gradient, more warmup, "
+            "or skip_nonfinite to leave out single steps; the last checkpoint is whole",
         )
+    return {k: None if k in bad else v for k, v in record.items()}
+
+
+def _better(best: Best | None, validation: Validation, step: int, params: Params) -> Best:
+    score = validation.score(params)
+    # The first look always counts: a score may be NaN.
+    if best is not None and best.step and not score > best.score:
+        return best
+    return Best(np.array(score), np.array(step), params)
 
 
 def fit(
     params: Params,
-    batches: Iterator[Batch],
+    batches: Callable[[int], Iterator[Batch]],
     *,
     model: UNet,
     schedule: Schedule,
@@ -43,25 +144,25 @@ def fit(
     class_weights: Sequence[float],
     augmentation: Augmentation | None,
     seed: int,
-    log: Path,
-    log_every: int,
-    on_step: Callable[[int, float], None],
+    upkeep: Upkeep,
+    validation: Validation | None = None,
 ) -> Params:
-    """Trains for ``schedule.steps`` steps on all local devices.
+    """Trains for ``schedule.steps`` steps on all devices, from the last checkpoint if there is one.
+
+    A training that was killed and taken up again gives the same bits as one that was not.
 
     Args:
         params: to start from; not changed.
-        batches: as many as there are steps.
+        batches: from a number of steps done to the batches after them, up to the last step's.
         loss, augmentation, schedule: what is minimised, on which images, how.
         class_weights: factor on the cross-entropy of each class, background first.
         seed: of the augmentation.
-        log: records of ``step``, losses, gradient norm and learning rate, as JSON lines.
-        log_every: steps between records; the last step is always recorded. Only then does the
-            host wait for the device.
-        on_step: called with the step and the last known loss.
+        upkeep: records, checkpoints, when to stop.
+        validation: chooses the parameters to return; None: those of the last step.
 
     Raises:
         UserError: the loss or the gradient became non-finite; names the steps between which.
+        Interrupted: ``upkeep.stop`` gave a reason; the last step is saved.
     """
     devices = jax.local_device_count()
     step = pmap_step(
@@ -70,24 +171,47 @@ def fit(
     params = jax.tree.map(jnp.asarray, params)
     opt_state = schedule.optimizer().init(params)
     state = TrainState(jnp.zeros((), jnp.int32), params, opt_state, jax.random.key(seed))
+    best = None if validation is None else Best(np.array(-math.inf), np.array(0), params)
+    done = 0
+    if upkeep.checkpoints is not None:
+        done, held = upkeep.checkpoints.restore(_on_host(_Held(state, best)))
+        state, best = _restored(held), held.best
     weights = np.asarray(class_weights, np.float32)
     state = replicate(state, devices)
-    rate, shown, first = schedule.rate(), math.nan, 1
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("w") as lines:
-        for number, batch in enumerate(batches, start=1):
+    rate, shown, first = schedule.rate(), math.nan, done + 1
+    _begin_log(upkeep.log, done)
+    with ExitStack() as stack:
+        lines = stack.enter_context(upkeep.log.open("a"))
+        writer = stack.enter_context(Writer(upkeep.checkpoints)) if upkeep.checkpoints else None
+        for number, batch in enumerate(batches(done), start=done + 1):
             size = len(batch["index"])
             full = batch | {
                 "weight": np.ones(size, np.float32),
                 "class_weights": np.tile(weights, (size, 1)),
             }
             state, metrics = step(state, shard(full, devices))
-            if number % log_every == 0 or number == schedule.steps:
-                record = {"step": number} | {k: float(v[0]) for k, v in metrics.items()}
+            last = number == schedule.steps
+            look_due = validation is not None and (last or number % validation.every == 0)
+            record_due = last or look_due or number % upkeep.log_every == 0
+            stop = upkeep.stop()
+            save_due = writer is not None and (stop or number % upkeep.checkpoint_every == 0)
+            if record_due or save_due:
+                record = {"step": number} | _fetch(metrics, first, number, schedule)
+                first = number + 1
+            if record_due:
                 record["learning_rate"] = float(rate(number - 1))
-                _check(record, first)
+                shown = record["loss"] if record["loss"] is not None else shown
+            if validation is not None and look_due:
+                best = _better(best, validation, number, jax.tree.map(np.asarray, state.params))
+                record["best_validation"] = float(best.score)
+            if record_due:
                 lines.write(json.dumps(record) + "\n")
                 lines.flush()
-                shown, first = record["loss"], number + 1
-            on_step(number, shown)
-    return jax.tree.map(np.asarray, state.params)
+            if writer is not None and save_due:
+                writer.save(number, _on_host(_Held(state, best)))
+            if stop and not last:
+                if writer is not None:
+                    writer.wait()
+                raise Interrupted(stop, f"training is saved after step {number}")
+            upkeep.on_step(number, shown)
+    return jax.tree.map(np.asarray, state.params if best is None else best.params)

@@ -126,6 +126,9 @@ def train_step(
     params = optax.apply_updates(state.params, updates)
     metrics = {name: value / examples for name, value in sums.items()}
     metrics["gradient_norm"] = optax.tree.norm(gradient)
+    if isinstance(opt_state, optax.ApplyIfFiniteState):
+        metrics["skipped"] = opt_state.total_notfinite.astype(jnp.float32)
+        metrics["skipped_in_a_row"] = opt_state.notfinite_count.astype(jnp.float32)
     return TrainState(state.step + 1, params, opt_state, state.key), metrics
 
 

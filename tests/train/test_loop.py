@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import json
 import math
 
@@ -10,9 +12,10 @@ import numpy as np
 import pytest
 
 from jaxfer.data.augment import Augmentation
-from jaxfer.errors import UserError
+from jaxfer.errors import Interrupted, UserError
 from jaxfer.models.unet import UNet
-from jaxfer.train.loop import fit, initial_params
+from jaxfer.train.checkpoints import Checkpoints
+from jaxfer.train.loop import Upkeep, Validation, fit, initial_params
 from jaxfer.train.predict import forward
 from jaxfer.train.schedule import Schedule
 from jaxfer.train.step import Loss
@@ -32,16 +35,21 @@ def image():
     return label + 0.3 * rng.standard_normal((SIDE, SIDE)), label
 
 
-def batches(image, steps, size=4):
+def batches(image, steps, size=4, spoilt=()):
+    """From the steps done to the batches after them; those of the spoilt steps hold NaN."""
     pixels, label = image
-    for number in range(steps):
-        yield {
-            "image": np.tile(pixels[None, ..., None], (size, 1, 1, 1)).astype(np.float32),
+
+    def batch(number):
+        bad = np.nan if number + 1 in spoilt else 1.0
+        return {
+            "image": np.tile(bad * pixels[None, ..., None], (size, 1, 1, 1)).astype(np.float32),
             "label": np.tile(label, (size, 1, 1)),
             "risk": np.ones((size, SIDE, SIDE), np.float32),
             "foreground_fraction": np.full(size, 0.2, np.float32),
             "index": np.arange(number * size, (number + 1) * size, dtype=np.int32),
         }
+
+    return lambda done: (batch(number) for number in range(done, steps))
 
 
 @pytest.fixture(scope="module")
@@ -57,11 +65,11 @@ def train(params, drawn, log, **changes):
         "class_weights": (1.0, 2.0),
         "augmentation": AUGMENTATION,
         "seed": 0,
-        "log": log,
-        "log_every": 25,
-        "on_step": lambda _, __: None,
     }
-    return fit(params, drawn, **(settings | changes))
+    fields = {f.name for f in dataclasses.fields(Upkeep)}
+    upkeep = {"log_every": 25} | {k: v for k, v in changes.items() if k in fields}
+    settings |= {k: v for k, v in changes.items() if k not in fields}
+    return fit(params, drawn, upkeep=Upkeep(log, **upkeep), **settings)
 
 
 def records(log):
@@ -104,25 +112,120 @@ def test_the_same_seed_gives_the_same_bits(params, image, tmp_path):
         assert max(jax.tree.leaves(differences)) > 1e-5, change
 
 
-@pytest.mark.parametrize("spoilt", ["image", "risk"])
-def test_stops_where_it_diverges(params, image, tmp_path, spoilt):
-    def drawn():
-        for number, batch in enumerate(batches(image, 9), start=1):
-            if number == 5:
-                batch[spoilt] = np.full_like(batch[spoilt], np.nan)
-            yield batch
-
-    log = tmp_path / "metrics.jsonl"
-    with pytest.raises(UserError, match="between steps 4 and 6") as caught:
-        train(params, drawn(), log, log_every=3)
+def test_stops_where_it_diverges_and_keeps_the_last_good_state(params, image, tmp_path):
+    log, kept = tmp_path / "metrics.jsonl", Checkpoints(tmp_path / "steps", keep=2, mark="")
+    with pytest.raises(UserError, match="between steps 5 and 6") as caught:
+        train(
+            params,
+            batches(image, 9, spoilt=(5,)),
+            log,
+            log_every=3,
+            checkpoints=kept,
+            checkpoint_every=2,
+        )
     assert "loss" in caught.value.found
     assert "gradient_norm" in caught.value.found
+    assert "learning_rate" in caught.value.mend
     assert [line["step"] for line in records(log)] == [3]
+    assert kept.steps() == [2, 4]
+
+
+def test_skips_single_steps_when_allowed_and_counts_them(params, image, tmp_path):
+    log = tmp_path / "metrics.jsonl"
+    lenient = dataclasses.replace(SCHEDULE, skip_nonfinite=1)
+    found = train(params, batches(image, 9, spoilt=(5, 7)), log, log_every=1, schedule=lenient)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(found))
+    assert [line["skipped"] for line in records(log)] == [0, 0, 0, 0, 1, 1, 2, 2, 2]
+    assert [line["step"] for line in records(log) if line["loss"] is None] == [5, 7]
+    with pytest.raises(UserError, match="between steps 6 and 6"):
+        train(params, batches(image, 9, spoilt=(5, 6)), log, log_every=1, schedule=lenient)
 
 
 def test_a_batch_that_does_not_divide(params, image, tmp_path):
     with pytest.raises(UserError, match="batch of 6, 4 local devices"):
         train(params, batches(image, 2, size=6), tmp_path / "log")
+
+
+class Killed(BaseException):
+    """The end of a process that nothing catches."""
+
+
+def _kill_at(step):
+    def on_step(number, _):
+        if number == step:
+            raise Killed
+
+    return on_step
+
+
+def _interrupt_at(step):
+    count = itertools.count(1)
+    return lambda: "SIGTERM" if next(count) == step else ""
+
+
+def _assert_same(one, other):
+    jax.tree.map(np.testing.assert_array_equal, one, other)
+
+
+@pytest.mark.parametrize("validated", [False, True])
+@pytest.mark.parametrize("moments", [(1,), (4,), (6, 7), (10,), (3, 5, 11)])
+def test_killed_and_taken_up_it_gives_the_same_bits(params, image, tmp_path, moments, validated):
+    schedule = dataclasses.replace(SCHEDULE, steps=12)
+    looks = Validation(5, lambda p: -float(np.square(jax.tree.leaves(p)[0]).sum()))
+    common = {"schedule": schedule, "log_every": 2, "validation": looks if validated else None}
+    whole = train(params, batches(image, 12), tmp_path / "whole", **common)
+    kept = Checkpoints(tmp_path / "steps", keep=2, mark="a")
+    common |= {"checkpoints": kept, "checkpoint_every": 3}
+    for moment in moments:
+        with pytest.raises(Killed):
+            train(params, batches(image, 12), tmp_path / "cut", on_step=_kill_at(moment), **common)
+    trained = []
+    again = train(
+        params,
+        batches(image, 12),
+        tmp_path / "cut",
+        on_step=lambda number, _: trained.append(number),
+        **common,
+    )
+    _assert_same(again, whole)
+    assert (tmp_path / "cut").read_bytes() == (tmp_path / "whole").read_bytes()
+    assert trained == list(range(max(moments) // 3 * 3 + 1, 13))
+    assert len(kept.steps()) <= 2
+
+
+def test_told_to_stop_it_saves_the_step_and_goes_on_after_it(params, image, tmp_path):
+    schedule = dataclasses.replace(SCHEDULE, steps=12)
+    whole = train(params, batches(image, 12), tmp_path / "whole", schedule=schedule)
+    common = {"schedule": schedule, "checkpoints": Checkpoints(tmp_path / "steps", 2, "a")}
+    with pytest.raises(Interrupted, match="SIGTERM; training is saved after step 7"):
+        train(params, batches(image, 12), tmp_path / "cut", stop=_interrupt_at(7), **common)
+    trained = []
+    again = train(
+        params,
+        batches(image, 12),
+        tmp_path / "cut",
+        on_step=lambda number, _: trained.append(number),
+        **common,
+    )
+    _assert_same(again, whole)
+    assert trained == [8, 9, 10, 11, 12]
+
+
+def test_returns_the_parameters_that_validate_best(params, image, tmp_path):
+    seen = []
+
+    def score(found):
+        seen.append(jax.tree.map(np.array, found))
+        return [0.1, 0.7, math.nan, 0.6][len(seen) - 1]
+
+    log = tmp_path / "log"
+    schedule = dataclasses.replace(SCHEDULE, steps=10)
+    found = train(
+        params, batches(image, 10), log, schedule=schedule, validation=Validation(3, score)
+    )
+    assert len(seen) == 4
+    _assert_same(found, seen[1])
+    assert [r["best_validation"] for r in records(log)] == [0.1, 0.7, 0.7, 0.7]
 
 
 @pytest.mark.parametrize(
