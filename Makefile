@@ -3,13 +3,16 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: demo test lint types bench docs clean
+.PHONY: demo test soak lint types bench docs clean
 
 demo: $(VENV)/ready  ## the main job on the semi-synthetic collection
 	$(BIN)/python -m jaxfer.launch --config=configs/demo.py
 
 test: $(VENV)/ready  ## the whole test suite
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+
+soak: $(VENV)/ready  ## kills a toy run 100 times; every ending must be identical
+	$(BIN)/python -m tests.faults.soak
 
 lint: $(VENV)/ready
 	$(BIN)/ruff check .

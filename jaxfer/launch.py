@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import jax
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 from rich.console import Console
 
+from jaxfer import hosts
 from jaxfer.config import validate
 from jaxfer.errors import Interrupted, UserError
 from jaxfer.stages import run_stages
 from jaxfer.stages.interrupt import Interruption
 from jaxfer.stages.report import show_tables
 from jaxfer.stages.run import open_run
-from jaxfer.stages.trouble import in_words
+from jaxfer.stages.trouble import LostProcess, in_words
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "What to run: a file of configs/, optionally file.py:preset."
@@ -26,6 +29,14 @@ _CONFIG = config_flags.DEFINE_config_file(
 _WORKDIR = flags.DEFINE_string(
     "workdir", None, "Folder that holds all that the run writes; default: runs/<config's name>."
 )
+_COORDINATOR = flags.DEFINE_string(
+    "coordinator",
+    None,
+    "With several processes: host:port of the first; 'auto' on SLURM, a TPU pod or under MPI.",
+)
+_PROCESSES = flags.DEFINE_integer("processes", None, "How many there are, unless 'auto'.")
+_PROCESS = flags.DEFINE_integer("process", None, "This one's number, from 0, unless 'auto'.")
+_PATIENCE = flags.DEFINE_float("patience", 300.0, "Seconds to wait for the other processes.")
 
 
 def _unknown_fields(arguments: Sequence[str], config: object) -> list[str]:
@@ -105,6 +116,12 @@ def launch(console: Console) -> None:
     config = _config()
     validate(config)
     _remember_compilations(config.run.compilation_cache)
+    if _COORDINATOR.value is not None:
+        hosts.join(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value, _PATIENCE.value)
+    elif _PROCESSES.value is not None or _PROCESS.value is not None:
+        raise UserError(
+            "--processes and --process without --coordinator", mend="--coordinator=HOST:PORT"
+        )
     workdir = Path(_WORKDIR.value or Path("runs") / config.name)
     command = " ".join(["python -m jaxfer.launch", *sys.argv[1:]])
     interruption = Interruption(config.run.max_minutes)
@@ -113,7 +130,8 @@ def launch(console: Console) -> None:
         open_run(config, workdir, console, command, interruption) as run,
     ):
         run_stages(run)
-        show_tables(run)
+        if hosts.leads():
+            show_tables(run)
 
 
 def _tell(message: str, style: str = "") -> None:
@@ -128,16 +146,28 @@ def main() -> None:
         app.run(lambda _: launch(Console(highlight=False)), flags_parser=_parse)
     except Interrupted as stopped:
         _tell(f"jaxfer: {stopped}; the same command goes on from there")
-        sys.exit(75)
+        _end(75)
     except UserError as error:
         _tell(f"jaxfer: {error}", "red")
-        sys.exit(2)
+        _end(2)
     except Exception as error:
         told = in_words(error)
         if told is None:
+            if jax.process_count() > 1:
+                # Waiting for the others in good order, this process would keep them waiting.
+                traceback.print_exc()
+                _end(1)
             raise
         _tell(f"jaxfer: {told}", "red")
-        sys.exit(2)
+        _end(75 if isinstance(told, LostProcess) else 2)
+
+
+def _end(status: int) -> NoReturn:
+    """Ends at once: threads of libraries may still be at what has failed, and tell of it at
+    length; other processes would be waited for that wait for this one."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 if __name__ == "__main__":

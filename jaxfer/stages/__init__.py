@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from jaxfer import __version__
+from jaxfer import __version__, hosts
 from jaxfer.config import fingerprint, plain
 from jaxfer.errors import UserError
 from jaxfer.stages import evaluate, finetune, prepare, pretrain, report, select
@@ -25,6 +25,7 @@ class Stage:
             the run.
         needs: the stages whose outputs it reads.
         inputs: what else decides its outcome, such as files of the data sets.
+        together: of several processes all take part; else the leading one works for all.
     """
 
     name: str
@@ -32,17 +33,19 @@ class Stage:
     settings: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
     inputs: Callable[[Run], Any] = lambda _: None
+    together: bool = False
 
 
 STAGES = (
     Stage("prepare", prepare.run, inputs=prepare.inputs),
-    Stage("pretrain", pretrain.run, ("pretrain", "augment", "shelf"), ("prepare",)),
+    Stage("pretrain", pretrain.run, ("pretrain", "augment", "shelf"), ("prepare",), together=True),
     Stage("select", select.run, ("select",), ("prepare", "pretrain")),
     Stage(
         "finetune",
         finetune.run,
         ("finetune", "augment", "risk", "evaluate"),
         ("prepare", "pretrain", "select"),
+        together=True,
     ),
     Stage("evaluate", evaluate.run, ("evaluate",), ("prepare", "pretrain", "finetune")),
     Stage("report", report.run, inputs=report.inputs),
@@ -88,36 +91,43 @@ def _why_stale(run: Run, stage: Stage, record: dict[str, Any]) -> str:
     return "; ".join(told) or "its inputs have changed"
 
 
+def _is_fresh(run: Run, stage: Stage) -> bool:
+    """Whether there is nothing to do; what is stale loses its record, and the run says why."""
+    record = _record(run, stage)
+    upstream = _upstream(run, stage)
+    if record is None:
+        return False
+    if record["fingerprint"] == _fingerprint(run, stage, upstream):
+        run.say(f"{stage.name:9} fresh: {record['outcome']}")
+        return True
+    run.say(f"{stage.name:9} stale: {_why_stale(run, stage, record)}; done again")
+    (run.workdir / stage.name / "done.json").unlink()
+    return False
+
+
+def _fingerprint(run: Run, stage: Stage, upstream: dict[str, str]) -> str:
+    return fingerprint(stage.name, __version__, _settings(run, stage), upstream, stage.inputs(run))
+
+
 def run_stages(run: Run) -> None:
     """Runs the configured stages in their order; says which are fresh, and why others are not."""
     for stage in STAGES:
         if stage.name not in run.config.stages:
             continue
-        upstream = _upstream(run, stage)
-        mark = fingerprint(
-            stage.name, __version__, _settings(run, stage), upstream, stage.inputs(run)
-        )
-        record = _record(run, stage)
-        if record is not None and record["fingerprint"] == mark:
-            run.say(f"{stage.name:9} fresh: {record['outcome']}")
+        if hosts.of_leader(hosts.leads() and _is_fresh(run, stage)):
             continue
-        if record is not None:
-            run.say(f"{stage.name:9} stale: {_why_stale(run, stage, record)}; done again")
-            (run.workdir / stage.name / "done.json").unlink()
+        run.interruption.check()
         start = time.monotonic()
-        outcome = stage.run(run)
-        # The inputs are looked at again: the stage may have made some of them.
-        mark = fingerprint(
-            stage.name, __version__, _settings(run, stage), upstream, stage.inputs(run)
-        )
+        outcome = stage.run(run) if stage.together or hosts.leads() else ""
         seconds = time.monotonic() - start
-        write_json(
-            run.workdir / stage.name / "done.json",
-            {
-                "fingerprint": mark,
+        if hosts.leads():
+            # The inputs are looked at now, not before: the stage may have made some of them.
+            record = {
+                "fingerprint": _fingerprint(run, stage, _upstream(run, stage)),
                 "settings": _settings(run, stage),
                 "outcome": outcome,
                 "seconds": round(seconds, 1),
-            },
-        )
-        run.say(f"{stage.name:9} {outcome} ({seconds:.0f} s)")
+            }
+            write_json(run.workdir / stage.name / "done.json", record)
+            run.say(f"{stage.name:9} {outcome} ({seconds:.0f} s)")
+        hosts.wait_for_all(stage.name)

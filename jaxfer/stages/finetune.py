@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+from jaxfer import hosts
 from jaxfer.config import fingerprint, plain
 from jaxfer.data.sampler import TaskCase
 from jaxfer.errors import UserError
@@ -122,9 +124,36 @@ def _train_one(
         mark=mark,
         on_step=on_step,
     )
-    save_params(folder / "checkpoint", params)
-    write_json(folder / "done.json", {"fingerprint": mark})
-    unfinished(run, folder).discard()
+    if hosts.leads():
+        save_params(folder / "checkpoint", params)
+        write_json(folder / "done.json", {"fingerprint": mark})
+        unfinished(run, folder).discard()
+
+
+def _risk_maps(
+    run: Run, prepared: Prepared, source: Source, cases: list[TaskCase]
+) -> tuple[list[TaskCase], dict[str, Any]]:
+    """The cases with their maps, and the record of these; the leading process makes them."""
+    found = None
+    if hosts.leads():
+        with run.progress("risk maps", len(cases)) as advance:
+            weighted, risk = make_risk_maps(
+                run, prepared, source, cases, on_case=lambda case: advance(note=case)
+            )
+        if risk["positional_missing_because"]:
+            run.say(f"  no positional risk map: {risk['positional_missing_because']}")
+        found = [[str(case.risk) for case in weighted], risk]
+    files, risk = hosts.of_leader(found)
+    return [replace(c, risk=Path(f)) for c, f in zip(cases, files, strict=True)], risk
+
+
+def _folder(run: Run, name: str, seed: int) -> Path:
+    return run.workdir / "finetune" / name / f"seed{seed}"
+
+
+def _is_done(run: Run, name: str, seed: int, mark: str) -> bool:
+    done = _folder(run, name, seed) / "done.json"
+    return done.is_file() and read_json(done)["fingerprint"] == mark
 
 
 def run(run: Run) -> str:
@@ -134,55 +163,50 @@ def run(run: Run) -> str:
     source_task = chosen_source(run)
     source = load_source(run.shelf / source_task.slug)
     cases = prepared.cases(target, "train")
-    with run.progress("risk maps", len(cases)) as advance:
-        weighted, risk = make_risk_maps(
-            run, prepared, source, cases, on_case=lambda case: advance(note=case)
-        )
-    if risk["positional_missing_because"]:
-        run.say(f"  no positional risk map: {risk['positional_missing_because']}")
+    weighted, risk = _risk_maps(run, prepared, source, cases)
     methods = _methods(run, cases, weighted)
     marks = {name: _mark(run, name, method, source) for name, method in methods.items()}
     seeds = tuple(config.finetune.seeds)
     jobs = [(name, seed) for name in methods for seed in seeds]
-    trained = 0
+    left = hosts.of_leader([j for j in jobs if not _is_done(run, *j, marks[j[0]])])
     with run.progress("fine-tuning", len(jobs) * config.finetune.steps, stops=False) as advance:
-        for name, seed in jobs:
-            folder = run.workdir / "finetune" / name / f"seed{seed}"
-            done = folder / "done.json"
-            if done.is_file() and read_json(done)["fingerprint"] == marks[name]:
-                advance(config.finetune.steps)
-                continue
-            done.unlink(missing_ok=True)
+        advance((len(jobs) - len(left)) * config.finetune.steps)
+        for name, seed in left:
+            folder = _folder(run, name, seed)
+            if hosts.leads():
+                (folder / "done.json").unlink(missing_ok=True)
             on_step = partial(show_step, advance, name)
             _train_one(run, methods[name], source, seed, folder, marks[name], on_step)
-            trained += 1
+    hosts.wait_for_all("fine-tuned")
     leaves = _transferred(run, source, cases, seeds[0])
     if "weighted" in methods:
         risk["effective_scale"] = methods["weighted"].minimised.scale
-    write_json(
-        run.workdir / "finetune" / "summary.json",
-        {
-            "source": source_task.name,
-            "methods": {
-                name: {
-                    "initial": source_task.name if m.transferred else "random",
-                    "loss": m.words,
-                    "class_weights": list(m.minimised.class_weights),
-                    "scale": m.minimised.scale,
-                }
-                for name, m in methods.items()
+    if hosts.leads():
+        write_json(
+            run.workdir / "finetune" / "summary.json",
+            {
+                "source": source_task.name,
+                "methods": {
+                    name: {
+                        "initial": source_task.name if m.transferred else "random",
+                        "loss": m.words,
+                        "class_weights": list(m.minimised.class_weights),
+                        "scale": m.minimised.scale,
+                    }
+                    for name, m in methods.items()
+                },
+                "steps": config.finetune.steps,
+                "seeds": list(seeds),
+                "risk": risk,
+                "leaves": {
+                    "loaded": list(leaves.loaded),
+                    "remade": list(leaves.remade),
+                    "unused": list(leaves.unused),
+                },
             },
-            "steps": config.finetune.steps,
-            "seeds": list(seeds),
-            "risk": risk,
-            "leaves": {
-                "loaded": list(leaves.loaded),
-                "remade": list(leaves.remade),
-                "unused": list(leaves.unused),
-            },
-        },
-    )
-    made = f"{trained} of {len(jobs)} fine-tunings done now" if trained < len(jobs) else "all done"
+        )
+    made = f"{len(left)} of {len(jobs)} fine-tunings done now"
+    made = made if len(left) < len(jobs) else "all done"
     return (
         f"source {source_task.name}; {', '.join(methods)}; "
         f"{len(leaves.loaded)} leaves loaded, {len(leaves.remade)} re-made; {made}"

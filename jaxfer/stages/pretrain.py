@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 import numpy as np
 
+from jaxfer import hosts
 from jaxfer.config import fingerprint, plain
 from jaxfer.data.sampler import TaskCase
 from jaxfer.metrics import dice
@@ -122,18 +124,30 @@ def run(run: Run) -> str:
             kept += 1
         else:
             wanted.append((task, mark))
+    names = hosts.of_leader([task.name for task, _ in wanted])
     with run.progress(
-        "pretraining", len(wanted) * run.config.pretrain.steps, stops=False
+        "pretraining", len(names) * run.config.pretrain.steps, stops=False
     ) as advance:
-        for task, mark in wanted:
-            folder = run.shelf / task.slug
-            folder.mkdir(parents=True, exist_ok=True)
-            # Runs may share a shelf; what one of them trains the others wait for.
-            with locked(folder, wait=True, say=run.say):
-                card = read_card(folder)
-                if card is None or card["fingerprint"] != mark:
+        for task in map(Task.parse, names):
+            mark = _fingerprint(run, prepared, task, prepared.cases(task, "train"))
+            with _only_here(run, task):
+                card = read_card(run.shelf / task.slug) if hosts.leads() else None
+                if hosts.of_leader(card is None or card["fingerprint"] != mark):
                     _train_source(run, prepared, task, mark, partial(show_step, advance, task.name))
-    return f"{len(wanted)} source model(s) trained, {kept} already on the shelf at {run.shelf}"
+    hosts.wait_for_all("pretrained")
+    return f"{len(names)} source model(s) trained, {kept} already on the shelf at {run.shelf}"
+
+
+@contextmanager
+def _only_here(run: Run, task: Task) -> Iterator[None]:
+    """Runs may share a shelf: what one of them trains the others wait for."""
+    if hosts.leads():
+        folder = run.shelf / task.slug
+        folder.mkdir(parents=True, exist_ok=True)
+        with locked(folder, wait=True, say=run.say):
+            yield
+    else:
+        yield
 
 
 def _train_source(
@@ -158,6 +172,8 @@ def _train_source(
         if every and validation
         else None,
     )
+    if not hosts.leads():
+        return
     by_class = _validation_dice(run, model, params, validation)
     card = _card(run, prepared, task, train_cases, validation, by_class)
     masks = foreground_masks([case.classes() for case in train_cases])

@@ -6,7 +6,7 @@ import json
 import os
 import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -18,6 +18,7 @@ from ml_collections import ConfigDict
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from jaxfer import hosts
 from jaxfer.config import plain
 from jaxfer.errors import UserError
 from jaxfer.stages.interrupt import Interruption
@@ -162,30 +163,60 @@ def open_run(
         UserError: the workdir holds another run, or files that are no run's; or another launch
             works there.
     """
-    _refuse_another(config, workdir)
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise _not_writable(workdir, error) from error
-    run = Run(config, workdir, console, interruption)
-    with locked(workdir, say=run.say):
-        # Between the first look and the lock another launch may have made it its own.
+    if not hosts.leads():
+        run = Run(config, workdir, Console(quiet=True), interruption)
+    else:
         _refuse_another(config, workdir)
         try:
-            write_json(workdir / "config.json", config)
-            write_json(
-                workdir / "run.json",
-                {
-                    "name": config.name,
-                    "created": datetime.now(UTC).isoformat(timespec="seconds"),
-                    "command": command,
-                    "versions": versions(),
-                    "devices": f"{jax.default_backend()} × {jax.local_device_count()}",
-                },
-            )
+            workdir.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise _not_writable(workdir, error) from error
+        run = Run(config, workdir, console, interruption)
+    with locked(workdir, say=run.say) if hosts.leads() else nullcontext():
+        if hosts.leads():
+            # Between the first look and the lock another launch may have made it its own.
+            _refuse_another(config, workdir)
+            _write_records(run, command)
+        _check_processes(run)
         yield run
+
+
+def _write_records(run: Run, command: str) -> None:
+    try:
+        write_json(run.workdir / "config.json", run.config)
+        write_json(
+            run.workdir / "run.json",
+            {
+                "name": run.config.name,
+                "created": datetime.now(UTC).isoformat(timespec="seconds"),
+                "command": command,
+                "versions": versions(),
+                "devices": f"{jax.default_backend()} × {jax.device_count()}",
+                "processes": jax.process_count(),
+            },
+        )
+    except OSError as error:
+        raise _not_writable(run.workdir, error) from error
+
+
+def _check_processes(run: Run) -> None:
+    """Several processes must have the same configuration, versions and workdir."""
+    hosts.check_same(
+        "the processes of this run do not have the same configuration",
+        json.dumps(plain(run.config), sort_keys=True),
+        "the same command on every host, but for --process",
+    )
+    hosts.check_same(
+        "the processes of this run do not have the same versions",
+        json.dumps(versions(), sort_keys=True),
+        "the same installation on every host",
+    )
+    if hosts.any_of(not (run.workdir / "config.json").is_file()):
+        raise UserError(
+            f"{run.workdir}: not every process of this run sees this folder",
+            allowed="a folder on a file system that all hosts share",
+            mend="--workdir=FOLDER_OF_A_SHARED_FILE_SYSTEM",
+        )
 
 
 def _not_writable(workdir: Path, error: OSError) -> UserError:

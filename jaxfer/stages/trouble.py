@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterator
 
+import jax
+
 from jaxfer.errors import UserError
 
 _GOES_ON = "; what was saved is whole, and the same command then goes on"
@@ -34,10 +36,17 @@ _BY_WORDS = {
 }
 """As libraries that wrap the system's errors in their own tell of them."""
 
+_LOST = ("gloo", "Gloo", "coordination service", "Connection closed by peer", "NCCL")
+"""Words of errors of the connection between processes."""
+
 _MEMORY = (
     "a smaller --config.pretrain.batch_size, --config.finetune.batch_size, "
     "--config.evaluate.batch_size, --config.model.patch or --config.model.widths"
 )
+
+
+class LostProcess(UserError):
+    """Another process of the run has ended: nothing of this one's is wrong."""
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
@@ -59,6 +68,12 @@ def in_words(error: BaseException) -> UserError | None:
         text = f"{type(one).__name__}: {one}".split("\n")[0][:300]
         if isinstance(one, MemoryError) or "RESOURCE_EXHAUSTED: Out of memory" in str(one):
             return UserError("out of memory", found=text, mend=_MEMORY + _GOES_ON)
+        if jax.process_count() > 1 and any(word in str(one) for word in _LOST):
+            return LostProcess(
+                "another process of this run has ended or cannot be reached",
+                found=text,
+                mend="see what it says" + _GOES_ON,
+            )
         if known := _of_files(one):
             return UserError(known[0], found=text, mend=known[1] + _GOES_ON)
     return None

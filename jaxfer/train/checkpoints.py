@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from errno import ENOENT
 from pathlib import Path
 from typing import Any
 
@@ -41,12 +42,15 @@ class Checkpoints:
         return sorted(int(p.name) for p in self.folder.iterdir() if p.name.isdecimal())
 
     def save(self, step: int, state: Any) -> None:
-        """Writes the state after a step; the oldest go once it is whole.
+        """Writes the state after a step; the oldest go once it is whole. ``restore`` comes first.
 
         Args:
             step: number of steps done.
             state: pytree of numpy arrays.
         """
+        if not self.folder.is_dir():
+            # Made anew without a word, it would hold all but what has vanished with it.
+            raise FileNotFoundError(ENOENT, "No such file or directory", str(self.folder))
         record = {"mark": self.mark, "step": step} | dict(self.record or {})
         save_tree(self._at(step), state, {"checkpoint.json": json.dumps(record, indent=1)})
         for old in self.steps()[: -self.keep]:
@@ -62,6 +66,7 @@ class Checkpoints:
             like: a state of the same structure, shapes and types.
         """
         self._clear()
+        self.folder.mkdir(parents=True, exist_ok=True)
         for step in reversed(self.steps()):
             folder = self._at(step)
             try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxfer import hosts
 from jaxfer.data.augment import Augmentation
 from jaxfer.data.sampler import Batch
 from jaxfer.errors import Interrupted, UserError
@@ -126,8 +128,17 @@ def _fetch(metrics: dict[str, Any], first: int, step: int, schedule: Schedule) -
     return {k: None if k in bad else v for k, v in record.items()}
 
 
+def _agreed(stop: str, meeting: bool) -> str:
+    """Why to stop; several processes agree on it at the steps at which they meet."""
+    if jax.process_count() == 1:
+        return stop
+    if not meeting or not hosts.any_of(bool(stop)):
+        return ""
+    return stop or "another process of this run is told to stop"
+
+
 def _better(best: Best | None, validation: Validation, step: int, params: Params) -> Best:
-    score = validation.score(params)
+    score = hosts.of_leader(validation.score(params) if hosts.leads() else None)
     # The first look always counts: a score may be NaN.
     if best is not None and best.step and not score > best.score:
         return best
@@ -174,15 +185,20 @@ def fit(
     best = None if validation is None else Best(np.array(-math.inf), np.array(0), params)
     done = 0
     if upkeep.checkpoints is not None:
-        done, held = upkeep.checkpoints.restore(_on_host(_Held(state, best)))
+        held = _on_host(_Held(state, best))
+        done, held = upkeep.checkpoints.restore(held) if hosts.leads() else (0, held)
+        done, held = hosts.of_leader(done), hosts.arrays_of_leader(held)
         state, best = _restored(held), held.best
     weights = np.asarray(class_weights, np.float32)
     state = replicate(state, devices)
     rate, shown, first = schedule.rate(), math.nan, done + 1
-    _begin_log(upkeep.log, done)
+    kept = upkeep.checkpoints if hosts.leads() else None
+    log = upkeep.log if hosts.leads() else Path(os.devnull)
+    if hosts.leads():
+        _begin_log(log, done)
     with ExitStack() as stack:
-        lines = stack.enter_context(upkeep.log.open("a"))
-        writer = stack.enter_context(Writer(upkeep.checkpoints)) if upkeep.checkpoints else None
+        lines = stack.enter_context(log.open("a"))
+        writer = stack.enter_context(Writer(kept)) if kept else None
         for number, batch in enumerate(batches(done), start=done + 1):
             size = len(batch["index"])
             full = batch | {
@@ -193,7 +209,7 @@ def fit(
             last = number == schedule.steps
             look_due = validation is not None and (last or number % validation.every == 0)
             record_due = last or look_due or number % upkeep.log_every == 0
-            stop = upkeep.stop()
+            stop = _agreed(upkeep.stop(), number % upkeep.log_every == 0)
             save_due = writer is not None and (stop or number % upkeep.checkpoint_every == 0)
             if record_due or save_due:
                 record = {"step": number} | _fetch(metrics, first, number, schedule)
@@ -212,6 +228,7 @@ def fit(
             if stop and not last:
                 if writer is not None:
                     writer.wait()
+                hosts.wait_for_all("the last checkpoint is whole")
                 raise Interrupted(stop, f"training is saved after step {number}")
             upkeep.on_step(number, shown)
     return jax.tree.map(np.asarray, state.params if best is None else best.params)

@@ -172,7 +172,8 @@ def pmap_step(
 ) -> Callable[[TrainState, DeviceBatch], tuple[TrainState, dict[str, Float[Array, ""]]]]:
     """The step over all local devices: the state is replicated, the batch is sharded.
 
-    Compiled once for all trainings that share these arguments and the shape of the batches.
+    Compiled once for all trainings that share these arguments and the shape of the batches. With
+    several processes it runs over the devices of all of them, each feeding its own.
     """
     step = partial(
         train_step,
@@ -187,6 +188,6 @@ def pmap_step(
         axis_name="batch",
         in_axes=(None, 0),
         out_axes=(None, 0),
-        devices=jax.local_devices()[:devices],
+        devices=None if jax.process_count() > 1 else jax.local_devices()[:devices],
         donate_argnums=(0,),
     )

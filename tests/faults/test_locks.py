@@ -15,7 +15,7 @@ import pytest
 from jaxfer.errors import UserError
 from jaxfer.stages import lock
 from jaxfer.stages.lock import locked
-from tests.faults.conftest import start
+from tests.faults.running import start
 
 
 def test_a_second_launch_is_refused_and_names_the_first(workdir: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from jaxfer.stages.trouble import in_words
-from tests.faults.conftest import FIRST, outcome, start
+from tests.faults.running import FIRST, outcome, start
 
 
 def test_a_disk_without_room(workdir: Path, undisturbed: dict[str, bytes]) -> None:
@@ -29,12 +29,8 @@ def test_a_disk_without_room(workdir: Path, undisturbed: dict[str, bytes]) -> No
 
 
 def test_a_disk_without_room_for_the_store(tmp_path: Path) -> None:
-    def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))
-
-    status, _, err = start(tmp_path / "run", "--config.stages=('prepare',)", preexec_fn=limit).end(
-        120
-    )
+    running = start(tmp_path / "run", "--config.stages=('prepare',)", before="ulimit -f 20")
+    status, _, err = running.end(120)
     assert status == 2, err
     assert "grow beyond the allowed size" in err
     assert "Traceback" not in err

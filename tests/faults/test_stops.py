@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.conftest import FIRST, last_step, outcome, start
+from tests.faults.running import FIRST, last_step, outcome, start
 
 
 def _finish(workdir: Path, undisturbed: dict[str, bytes]) -> str:

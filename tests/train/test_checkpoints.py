@@ -24,6 +24,7 @@ def state(value: float):
 def kept(tmp_path):
     told = []
     found = Checkpoints(tmp_path / "steps", keep=2, mark="mine", say=told.append)
+    found.folder.mkdir()
     return found, told
 
 
@@ -83,6 +84,7 @@ def test_a_damaged_one_is_named_and_the_one_before_is_used(kept, damage):
 def test_another_trainings_are_not_taken_up(kept, tmp_path):
     Checkpoints(tmp_path / "steps", keep=2, mark="other").save(5, state(5.0))
     checkpoints, told = kept
+    assert checkpoints.steps() == [5]
     step, found = checkpoints.restore(state(0.0))
     assert (step, found[2]) == (0, 0.0)
     assert not told
@@ -121,3 +123,11 @@ def test_a_failed_write_is_told_and_leaves_the_one_before(kept, monkeypatch):
     monkeypatch.undo()
     assert [p.name for p in checkpoints.folder.iterdir()] == ["00000005"]
     assert checkpoints.restore(state(0.0))[0] == 5
+
+
+def test_a_vanished_folder_is_not_made_again(kept):
+    checkpoints, _ = kept
+    checkpoints.folder.rmdir()
+    with pytest.raises(FileNotFoundError):
+        checkpoints.save(5, state(5.0))
+    assert not checkpoints.folder.exists()
