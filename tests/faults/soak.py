@@ -57,7 +57,7 @@ def _soak(folder: Path, kills: int, moments: random.Random) -> tuple[int, int]:
             if killed == kills:
                 status, _, told = running.end(3600)
             else:
-                out, told = running.process.communicate(timeout=moments.uniform(0, seconds))
+                _, told = running.process.communicate(timeout=moments.uniform(0, seconds))
                 status = running.process.returncode
         except subprocess.TimeoutExpired:
             number = moments.choice((signal.SIGKILL, signal.SIGKILL, signal.SIGTERM))
