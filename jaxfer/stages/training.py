@@ -9,6 +9,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from jaxfer.data.augment import Augmentation
+from jaxfer.data.planes import AXES, in_plane
 from jaxfer.data.sampler import TaskCase, training_batches
 from jaxfer.models.unet import UNet
 from jaxfer.train.finetune import mean_weight
@@ -47,6 +48,18 @@ def objective(
     )
 
 
+def augmentation(config: ConfigDict) -> Augmentation:
+    """``config.augment``, for patches with the axes of ``data.plane``, or in 3-D."""
+    axes = in_plane(config.data.plane) if len(config.model.patch) == 2 else (0, 1, 2)
+    settings = dict(config.augment)
+    mirrored = [AXES.index(name) for name in settings.pop("flip")]
+    return Augmentation(
+        flip=tuple(axes.index(axis) for axis in mirrored if axis in axes),
+        spacing=tuple(config.data.spacing[axis] for axis in axes),
+        **settings,
+    )
+
+
 def show_step(advance: Callable[..., None], name: str, _step: int, loss: float) -> None:
     """One more step on a progress bar, with the last known loss."""
     advance(note=f"{name} loss {loss:.3f}")
@@ -67,7 +80,7 @@ def train(
     """Trains a network on the cases as one section of the configuration says.
 
     Args:
-        config: the whole; its ``model`` and ``augment`` are read.
+        config: the whole; its ``data``, ``model`` and ``augment`` are read.
         settings: ``config.pretrain`` or ``config.finetune``.
         params: to start from.
         minimised: the loss and its class weights.
@@ -97,7 +110,7 @@ def train(
         schedule=schedule,
         loss=minimised.loss,
         class_weights=minimised.class_weights,
-        augmentation=Augmentation(**config.augment),
+        augmentation=augmentation(config),
         seed=seed,
         log=log,
         log_every=settings.log_every,
