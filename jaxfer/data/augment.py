@@ -125,8 +125,11 @@ def _coordinates(
     affine, bend = jax.random.split(key)
     dimensions = len(shape)
     centres = [(n - 1) / 2 for n in shape]
-    rays = [np.arange(n, dtype=np.float32) - c for n, c in zip(shape, centres, strict=True)]
-    grid = [jnp.asarray(g) for g in np.meshgrid(*rays, indexing="ij")]
+    # Counted on the device: as constants, grids of this size would be worked on by the compiler.
+    grid = [
+        jax.lax.broadcasted_iota(jnp.float32, shape, axis) - centre
+        for axis, centre in enumerate(centres)
+    ]
     if how.has("elastic"):
         bases = [_spline_basis(n) for n in shape]
         knots = (dimensions, *(b.shape[1] for b in bases))
@@ -176,8 +179,13 @@ def _warped(
             corners = [c + step for c in corners for step in (0, stride)]
         found = [at(values, corner) for corner in corners]
         for share in reversed(shares):
-            found = [a + share * (b - a) for a, b in zip(found[::2], found[1::2], strict=True)]
-        return jnp.clip(found[0], values.min(), values.max())
+            pairs = zip(found[::2], found[1::2], strict=True)
+            # Rounding must not lead out of the range of the values.
+            found = [
+                jnp.clip(a + share * (b - a), jnp.minimum(a, b), jnp.maximum(a, b))
+                for a, b in pairs
+            ]
+        return found[0]
 
     labels = at(bordered(label, IGNORE), first + nearest)
     return linear(bordered(image, 0.0)), labels, linear(bordered(risk, 1.0))

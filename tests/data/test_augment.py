@@ -204,9 +204,7 @@ def sources(how: Augmentation, shape: tuple[int, ...]) -> np.ndarray:
     found = []
     for ramp in ramps:
         image, label, _ = augmented(how, ramp, np.zeros(shape), ramp)
-        inside = ndimage.binary_erosion(
-            label != IGNORE, np.ones((1, *(3,) * len(shape))), border_value=1
-        )
+        inside = ndimage.binary_erosion(label != IGNORE, np.ones((1, *(3,) * len(shape))))
         found.append(np.where(inside, image - 100, np.nan))
     return np.stack(found, axis=1)
 
@@ -235,24 +233,23 @@ def test_with_everything_on_labels_stay_labels_and_risk_in_its_range(shape: tupl
 def test_a_landmark_is_at_the_same_place_in_image_label_and_risk(shape: tuple) -> None:
     index = np.indices(shape).astype(np.float32)
     place = np.array([n * 0.4 for n in shape]).reshape(-1, *[1] * len(shape))
-    blob = np.exp(-((index - place) ** 2).sum(0) / 8).astype(np.float32)
+    blob = np.exp(-((index - place) ** 2).sum(0) / 4).astype(np.float32)
     how = replace(all_of_it(shape, 1.0), intensity=0.0, noise=0.0, gamma=0.0, low_resolution=0.0)
-    images, labels, risks = augmented(how, blob, (blob > 0.3).astype(int), 1 + blob)
+    images, labels, risks = augmented(how, blob, (blob > 0.4).astype(int), 1 + blob)
 
     def centre(mass: np.ndarray) -> np.ndarray:
         return np.array(ndimage.center_of_mass(mass))
 
+    edge = np.ones(shape, bool)
+    edge[(slice(1, -1),) * len(shape)] = False
     moved = 0
     for image, label, risk in zip(images, labels, risks, strict=True):
         mask = label == 1
-        whole = not ndimage.binary_dilation(label == IGNORE, iterations=3)[mask].any()
-        edge = np.ones(shape, bool)
-        edge[(slice(2, -2),) * len(shape)] = False
-        if not mask.any() or not whole or (mask & edge).any():
+        if not mask.any() or (ndimage.binary_dilation(mask) & (edge | (label == IGNORE))).any():
             continue
-        assert np.abs(centre(image * mask) - centre(mask)).max() < 0.6
-        assert np.abs(centre((risk - 1) * mask) - centre(mask)).max() < 0.6
-        moved += np.abs(centre(mask) - centre(blob > 0.3)).max() > 1
+        assert np.abs(centre(image * mask) - centre(mask)).max() < 0.5
+        assert np.abs(centre((risk - 1) * mask) - centre(mask)).max() < 0.5
+        moved += np.abs(centre(mask) - centre(blob > 0.4)).max() > 1
     assert moved > 20
 
 
@@ -263,7 +260,7 @@ def test_values_are_interpolated_as_scipy_does(shape: tuple[int, ...]) -> None:
     where = sources(how, shape)
     images, labels, risks = augmented(how, image, label, risk)
     known = np.isfinite(where).all(1)
-    assert known.mean() > 0.3
+    assert known.mean() > 0.2
     columns = np.moveaxis(where, 1, 0)[:, known]
     for found, values in ((images, image), (risks, risk)):
         expected = ndimage.map_coordinates(values.astype(np.float64), columns, order=1)
@@ -368,9 +365,9 @@ def test_blur_is_that_of_scipy(shape: tuple[int, ...]) -> None:
     impulse = np.full(shape, 1e-9)  # not 0, which would be background
     impulse[middle] = 1.0
     answers, _, _ = augmented(how, impulse, label, risk)
-    beside = answers[:, middle[0] + 1, *middle[1:]] / answers[:, *middle]
+    beside = answers[:, *middle[:-1], middle[-1] + 1] / answers[:, *middle]
     deviations = np.sqrt(-0.5 / np.log(np.maximum(beside, 1e-30)))
-    assert deviations.max() <= 1.5001
+    assert deviations.max() <= 1.501
     assert deviations.max() > 1.45
     images, labels, _ = augmented(how, image, label, risk)
     for found, deviation in list(zip(images, deviations, strict=True))[:40]:
