@@ -27,8 +27,8 @@ class Augmentation:
         flip: axes of the patch, each mirrored with ``flip_probability``.
         rotation: degrees, in the plane; in 3-D about each of the three axes.
         scale: relative, the same along every axis.
-        elastic: pixels that a smooth random field moves a point along each axis. Under
-            ``KNOTS`` / 4.5 the warp never folds.
+        elastic: pixels that a smooth random field moves a point along each axis; the strength of a
+            field is drawn, then its shape. Under ``KNOTS`` / 4.5 the warp never folds.
         blur: standard deviation of a Gaussian, in pixels.
         low_resolution: how much longer the side of a voxel becomes, relative: at 1 twice as long.
         gamma: exponents from 1 / (1 + gamma) to 1 + gamma, on the range of the patch.
@@ -63,24 +63,47 @@ class Augmentation:
         """Whether any of these changes can happen."""
         return any(getattr(self, n) and getattr(self, f"{n}_probability") for n in names)
 
-    def happens(self, name: str, key: Key[Array, ""]) -> Bool[Array, ""]:
-        """Whether a change happens to the patch of this key."""
-        return jax.random.bernoulli(key, getattr(self, f"{name}_probability"))
 
-    def strength(
-        self, name: str, key: Key[Array, ""], shape: tuple[int, ...] = (), least: float = -1.0
-    ) -> Float[Array, "*n"]:
-        """Strengths drawn from ``least`` to 1 times the most; all 0 where nothing happens."""
-        whether, how_far = jax.random.split(key)
-        drawn = jax.random.uniform(how_far, shape, minval=least, maxval=1.0)
-        return jnp.where(self.happens(name, whether), getattr(self, name) * drawn, 0.0)
+CHANGES = (
+    *("flip", "rotation", "scale", "elastic", "blur", "low_resolution"),
+    *("gamma", "intensity", "noise"),
+)
 
 
-def _mirrored(
-    key: Key[Array, ""], how: Augmentation, values: Shaped[Array, "*n"]
-) -> Shaped[Array, "*n"]:
-    for axis in how.flip:
-        mirror = how.happens("flip", jax.random.fold_in(key, axis))
+@dataclass(frozen=True)
+class _Drawn:
+    """The few random numbers of a patch, drawn at once: compiling many small draws is slow.
+
+    Attributes:
+        table: uniform in [0, 1): for each change whether it happens, then up to three amounts.
+    """
+
+    how: Augmentation
+    table: Float[Array, "changes 4"]
+
+    @classmethod
+    def of(cls, how: Augmentation, key: Key[Array, ""]) -> _Drawn:
+        return cls(how, jax.random.uniform(key, (len(CHANGES), 4)))
+
+    def happens(self, name: str, column: int = 0) -> Bool[Array, ""]:
+        chance = self.table[CHANGES.index(name), column]
+        return chance < getattr(self.how, f"{name}_probability")
+
+    def amount(self, name: str, column: int = 1) -> Float[Array, ""]:
+        """Uniform in [0, 1), times the most; 0 where it does not happen."""
+        drawn = getattr(self.how, name) * self.table[CHANGES.index(name), column]
+        return jnp.where(self.happens(name), drawn, 0.0)
+
+    def either_way(self, name: str, column: int = 1) -> Float[Array, ""]:
+        """Uniform in [−1, 1), times the most; 0 where it does not happen."""
+        return 2.0 * self.amount(name, column) - jnp.where(
+            self.happens(name), getattr(self.how, name), 0.0
+        )
+
+
+def _mirrored(drawn: _Drawn, values: Shaped[Array, "*n"]) -> Shaped[Array, "*n"]:
+    for axis in drawn.how.flip:
+        mirror = drawn.happens("flip", axis)
         values = jnp.where(mirror, jnp.flip(values, axis), values)
     return values
 
@@ -103,26 +126,23 @@ def _along(
     return jnp.moveaxis(product, 0, axis)
 
 
-def _turned(key: Key[Array, ""], how: Augmentation, dimensions: int) -> Float[Array, "d d"]:
+def _turned(drawn: _Drawn, dimensions: int) -> Float[Array, "d d"]:
     """The matrix from the warped patch's coordinates to those of the patch, about the centre."""
-    turn, stretch = jax.random.split(key)
-    planes = list(combinations(range(dimensions), 2))
-    angles = jnp.deg2rad(how.strength("rotation", turn, (len(planes),)))
     matrix = jnp.eye(dimensions)
-    for (i, j), angle in zip(planes, angles, strict=True):
+    for column, (i, j) in enumerate(combinations(range(dimensions), 2), start=1):
+        angle = jnp.deg2rad(drawn.either_way("rotation", column))
         cos, sin = jnp.cos(angle), jnp.sin(angle)
         one = jnp.eye(dimensions).at[i, i].set(cos).at[j, j].set(cos)
         one = one.at[i, j].set(-sin).at[j, i].set(sin)
         matrix = jnp.matmul(matrix, one, precision="highest")
-    sides = np.asarray(how.spacing or (1.0,) * dimensions, np.float32)
-    return matrix * (sides[None, :] / sides[:, None]) / (1.0 + how.strength("scale", stretch))
+    sides = np.asarray(drawn.how.spacing or (1.0,) * dimensions, np.float32)
+    return matrix * (sides[None, :] / sides[:, None]) / (1.0 + drawn.either_way("scale"))
 
 
 def _coordinates(
-    key: Key[Array, ""], how: Augmentation, shape: tuple[int, ...]
+    drawn: _Drawn, bend: Key[Array, ""], shape: tuple[int, ...]
 ) -> list[Float[Array, "*n"]]:
     """Where, along each axis, each pixel of the warped patch comes from."""
-    affine, bend = jax.random.split(key)
     dimensions = len(shape)
     centres = [(n - 1) / 2 for n in shape]
     # Counted on the device: as constants, grids of this size would be worked on by the compiler.
@@ -130,14 +150,14 @@ def _coordinates(
         jax.lax.broadcasted_iota(jnp.float32, shape, axis) - centre
         for axis, centre in enumerate(centres)
     ]
-    if how.has("elastic"):
+    if drawn.how.has("elastic"):
         bases = [_spline_basis(n) for n in shape]
         knots = (dimensions, *(b.shape[1] for b in bases))
-        field = how.strength("elastic", bend, knots)
+        field = drawn.amount("elastic") * jax.random.uniform(bend, knots, minval=-1.0)
         for axis, basis in enumerate(bases):
             field = _along(basis, field, axis + 1)
         grid = [g + f for g, f in zip(grid, field, strict=True)]
-    matrix = _turned(affine, how, dimensions)
+    matrix = _turned(drawn, dimensions)
     return [
         sum((matrix[i, j] * grid[j] for j in range(1, dimensions)), matrix[i, 0] * grid[0]) + c
         for i, c in enumerate(centres)
@@ -215,17 +235,13 @@ def _low_resolution_matrix(size: int, factor: Float[Array, ""]) -> Float[Array, 
     return jnp.matmul(between, averaged, precision="highest")
 
 
-def _resolved(
-    key: Key[Array, ""], how: Augmentation, image: Float[Array, "*n"]
-) -> Float[Array, "*n"]:
+def _resolved(drawn: _Drawn, image: Float[Array, "*n"]) -> Float[Array, "*n"]:
     """Blurred, then seen at a low resolution: both are one matrix per axis."""
-    blur, coarse = jax.random.split(key)
-    deviation = how.strength("blur", blur, least=0.0)
-    factor = 1.0 + how.strength("low_resolution", coarse, least=0.0)
     for axis, size in enumerate(image.shape):
-        if how.has("blur"):
-            image = _along(_blur_matrix(size, deviation), image, axis)
-        if how.has("low_resolution"):
+        if drawn.how.has("blur"):
+            image = _along(_blur_matrix(size, drawn.amount("blur")), image, axis)
+        if drawn.how.has("low_resolution"):
+            factor = 1.0 + drawn.amount("low_resolution")
             image = _along(_low_resolution_matrix(size, factor), image, axis)
     return image
 
@@ -263,28 +279,21 @@ def augment_patch(
         label: class indices, ``IGNORE`` where nothing is to be learnt.
         risk: weights.
     """
-    mirror, warp, resolution, power, gain, shift, noise = jax.random.split(key, 7)
-    changed = image[..., 0]
+    few, bend, grain = jax.random.split(key, 3)
+    drawn, changed = _Drawn.of(how, few), image[..., 0]
     if how.has("flip"):
-        changed, label, risk = (_mirrored(mirror, how, a) for a in (changed, label, risk))
+        changed, label, risk = (_mirrored(drawn, a) for a in (changed, label, risk))
     if how.has("rotation", "scale", "elastic"):
-        changed, label, risk = _warped(_coordinates(warp, how, label.shape), changed, label, risk)
+        changed, label, risk = _warped(_coordinates(drawn, bend, label.shape), changed, label, risk)
     inside = changed != 0.0
     if how.has("blur", "low_resolution"):
-        changed = _resolved(resolution, how, changed)
+        changed = _resolved(drawn, changed)
     if how.has("gamma"):
-        whether, exponent = jax.random.split(power)
-        drawn = (1.0 + how.gamma) ** jax.random.uniform(exponent, minval=-1.0, maxval=1.0)
-        changed = _gamma(changed, jnp.where(how.happens("gamma", whether), drawn, 1.0), inside)
+        exponent = (1.0 + how.gamma) ** (drawn.either_way("gamma") / how.gamma)
+        changed = _gamma(changed, exponent, inside)
     if how.has("intensity"):
-        whether, gain = jax.random.split(gain)
-        span, offset = (
-            how.intensity * jax.random.uniform(k, minval=-1.0, maxval=1.0) for k in (gain, shift)
-        )
-        happens = how.happens("intensity", whether)
-        changed = jnp.where(happens, changed * (1.0 + span) + offset, changed)
+        gain, offset = drawn.either_way("intensity", 1), drawn.either_way("intensity", 2)
+        changed = changed * (1.0 + gain) + offset
     if how.has("noise"):
-        level, values = jax.random.split(noise)
-        level = how.strength("noise", level, least=0.0)
-        changed = changed + level * jax.random.normal(values, changed.shape)
+        changed = changed + drawn.amount("noise") * jax.random.normal(grain, changed.shape)
     return jnp.where(inside, changed, 0.0)[..., None], label, risk
