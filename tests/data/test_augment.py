@@ -184,6 +184,7 @@ ALL = {
     "intensity": 0.2,
     "noise": 0.1,
 }
+BENT = Augmentation(flip=(1,), rotation=20.0, scale=0.2, elastic=4.0)
 both = pytest.mark.parametrize("shape", [SHAPE, CUBE], ids=["2-D", "3-D"])
 
 
@@ -234,8 +235,7 @@ def test_a_landmark_is_at_the_same_place_in_image_label_and_risk(shape: tuple) -
     index = np.indices(shape).astype(np.float32)
     place = np.array([n * 0.4 for n in shape]).reshape(-1, *[1] * len(shape))
     blob = np.exp(-((index - place) ** 2).sum(0) / 4).astype(np.float32)
-    how = replace(all_of_it(shape, 1.0), intensity=0.0, noise=0.0, gamma=0.0, low_resolution=0.0)
-    images, labels, risks = augmented(how, blob, (blob > 0.4).astype(int), 1 + blob)
+    images, labels, risks = augmented(BENT, blob, (blob > 0.4).astype(int), 1 + blob)
 
     def centre(mass: np.ndarray) -> np.ndarray:
         return np.array(ndimage.center_of_mass(mass))
@@ -255,10 +255,9 @@ def test_a_landmark_is_at_the_same_place_in_image_label_and_risk(shape: tuple) -
 
 @both
 def test_values_are_interpolated_as_scipy_does(shape: tuple[int, ...]) -> None:
-    how = Augmentation(flip=(1,), rotation=20.0, scale=0.2, elastic=4.0)
     image, label, risk = random_patch(shape)
-    where = sources(how, shape)
-    images, labels, risks = augmented(how, image, label, risk)
+    where = sources(BENT, shape)
+    images, labels, risks = augmented(BENT, image, label, risk)
     known = np.isfinite(where).all(1)
     assert known.mean() > 0.2
     columns = np.moveaxis(where, 1, 0)[:, known]
