@@ -67,7 +67,7 @@ def training(model: UNet, patch: tuple[int, int], augmented: bool) -> Callable[[
         model=model,
         schedule=schedule,
         loss=Loss(),
-        augmentation=Augmentation(True, 10.0, 0.1, 0.2, 0.1) if augmented else None,
+        augmentation=Augmentation((0,), 10.0, 0.1, intensity=0.2, noise=0.1) if augmented else None,
         devices=devices,
     )
     opt_state = schedule.optimizer().init(params)

@@ -12,6 +12,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from jaxfer.data.planes import AXES, NORMALS
 from jaxfer.errors import Problem, UserError, raise_problems
 from jaxfer.metrics.registry import OVER_VOXELS
 from jaxfer.tasks import Task
@@ -38,7 +39,11 @@ def default_config() -> ConfigDict:
     c.data.percentiles = (0.5, 99.5)  # intensities are clipped there, inside the brain
     c.data.train_subjects = 5  # of the target: the few labelled scans
     c.data.test_subjects = 0  # of the target, at most; 0 = all that are not for training
+    c.data.subset = 0  # which subjects are the few; each number another choice, larger ones nest
+    c.data.folds = 0  # parts that the target's subjects are dealt into; 0 = no folds
+    c.data.fold = 0  # the part that is tested on, from 0; the few are of the others
     c.data.validation_fraction = 0.2  # of a source's subjects: for the Dice in its card
+    c.data.plane = "axial"  # of the slices that 2-D networks see; or 'coronal', 'sagittal'
 
     c.run = ConfigDict()  # how a launch goes about it; changes no number
     c.run.log_every = 10  # steps between records in metrics.jsonl
@@ -49,14 +54,28 @@ def default_config() -> ConfigDict:
 
     c.model = ConfigDict()
     c.model.widths = (16, 32, 64)  # channels per level, finest first
-    c.model.patch = (96, 96)  # pixels; of training patches and of prediction tiles
+    c.model.patch = (96, 96)  # pixels of training patches and prediction tiles; three: in 3-D
 
     c.augment = ConfigDict()
-    c.augment.flip = True  # left-right, half of the time
-    c.augment.rotation = 10.0  # degrees, at most
-    c.augment.scale = 0.1  # relative, at most
-    c.augment.intensity = 0.2  # relative gain and offset, in standard deviations
-    c.augment.noise = 0.1  # standard deviation, at most, of the added noise
+    # Each change has its strength, at most, and the share of the patches that it happens to.
+    c.augment.flip = ("left-right",)  # axes: also 'front-back', 'up-down'; each on its own
+    c.augment.flip_probability = 0.5
+    c.augment.rotation = 10.0  # degrees
+    c.augment.rotation_probability = 1.0
+    c.augment.scale = 0.1  # relative
+    c.augment.scale_probability = 1.0
+    c.augment.elastic = 3.0  # pixels that a smooth random field moves a point
+    c.augment.elastic_probability = 0.0
+    c.augment.blur = 1.0  # pixels; standard deviation
+    c.augment.blur_probability = 0.0
+    c.augment.low_resolution = 1.0  # longer voxels, relative: 1 = twice as long
+    c.augment.low_resolution_probability = 0.0
+    c.augment.gamma = 0.5  # exponents from 1/(1 + this) to 1 + this
+    c.augment.gamma_probability = 0.0
+    c.augment.intensity = 0.2  # contrast and brightness: relative gain, offset in deviations
+    c.augment.intensity_probability = 1.0
+    c.augment.noise = 0.1  # standard deviation of the added noise
+    c.augment.noise_probability = 1.0
 
     for stage, steps in (("pretrain", 400), ("finetune", 400)):
         c[stage] = ConfigDict()
@@ -141,6 +160,11 @@ def _seed(value: Any) -> bool:
     return 0 <= value < 2**31
 
 
+_CHANGES = (
+    *("flip", "rotation", "scale", "elastic", "blur", "low_resolution"),
+    *("gamma", "intensity", "noise"),
+)
+
 _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "name": (lambda v: bool(v) and "/" not in v and not v.startswith("."), "a folder's name"),
     "seed": (_seed, "0 … 2³¹ − 1"),
@@ -152,6 +176,10 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     ),
     "data.train_subjects": (_positive, "at least 1"),
     "data.test_subjects": (lambda v: v >= 0, "0 (all) or more"),
+    "data.subset": (_seed, "0 … 2³¹ − 1"),
+    "data.folds": (lambda v: v == 0 or v >= 2, "0 (none), or 2 or more"),
+    "data.fold": (lambda v: v >= 0, "0 … folds − 1"),
+    "data.plane": (lambda v: v in NORMALS, ", ".join(NORMALS)),
     "data.validation_fraction": (lambda v: 0 < v < 1, "between 0 and 1"),
     "run.log_every": (_positive, "at least 1"),
     "run.checkpoint_every": (_positive, "at least 1"),
@@ -162,10 +190,19 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
         lambda v: len(v) >= 2 and all(w > 0 for w in v),
         "two or more numbers of channels",
     ),
+    "augment.flip": (
+        lambda v: len(set(v)) == len(v) and set(v) <= set(AXES),
+        f"each at most once: {', '.join(AXES)}",
+    ),
     "augment.rotation": (lambda v: v >= 0, "0 or more"),
     "augment.scale": (lambda v: 0 <= v < 1, "0 or more, under 1"),
+    "augment.elastic": (lambda v: 0 <= v <= 7, "0 … 7 pixels, with which nothing folds"),
+    "augment.blur": (lambda v: v >= 0, "0 or more"),
+    "augment.low_resolution": (lambda v: v >= 0, "0 or more"),
+    "augment.gamma": (lambda v: v >= 0, "0 or more"),
     "augment.intensity": (_unit, "0 … 1"),
     "augment.noise": (lambda v: v >= 0, "0 or more"),
+    **{f"augment.{change}_probability": (_unit, "0 … 1") for change in _CHANGES},
     "select.modality": (lambda v: v in ("hard", "none"), "hard, none"),
     "select.roi_keep": (lambda v: v >= 0, "0 (all) or more"),
     "select.ssim_k1": (_positive, "above 0"),
@@ -273,18 +310,28 @@ def _ruled(fields: dict[str, Any]) -> list[Problem]:
     problems += _known("select.rank_by", (fields["select.rank_by"],), metrics)
     problems += _known("select.layer", (fields["select.layer"],), ("decoder_0", "encoder_0"))
     problems += _known("finetune.source", (fields["finetune.source"],), ("best", *sources))
-    patch, multiple = fields["model.patch"], 2 ** max(len(fields["model.widths"]) - 1, 0)
-    if len(patch) != 2 or any(p <= 0 or p % multiple for p in patch):
+    problems += _geometry(fields)
+    if fields["data.fold"] >= max(fields["data.folds"], 1):
+        allowed = "0 … folds − 1, and 0 without folds"
         problems.append(
-            Problem(
-                "error",
-                "config.model.patch",
-                "does not fit the network",
-                patch,
-                f"two multiples of {multiple} (2 to the power of the levels − 1)",
-            )
+            Problem("error", "config.data.fold", "no such fold", fields["data.fold"], allowed)
         )
     return problems + _tasks(fields["target"], sources, fields["datasets"])
+
+
+def _geometry(fields: dict[str, Any]) -> list[Problem]:
+    """What is wrong with the patches: their size, or a plane where there is none."""
+    problems = []
+    patch, multiple = fields["model.patch"], 2 ** max(len(fields["model.widths"]) - 1, 0)
+    if len(patch) not in (2, 3) or any(p <= 0 or p % multiple for p in patch):
+        allowed = f"two or three multiples of {multiple} (2 to the power of the levels − 1)"
+        what = "does not fit the network"
+        problems.append(Problem("error", "config.model.patch", what, patch, allowed))
+    if len(patch) == 3 and fields["data.plane"] != "axial":
+        what = "a plane, but the patches are in 3-D"
+        found, allowed = fields["data.plane"], "axial, or a model.patch of two numbers"
+        problems.append(Problem("error", "config.data.plane", what, found, allowed))
+    return problems
 
 
 def _tasks(target: str, sources: tuple[str, ...], datasets: ConfigDict) -> list[Problem]:

@@ -56,6 +56,22 @@ def leads() -> bool:
     return jax.process_index() == 0
 
 
+def share(size: int, what: str) -> tuple[int, int]:
+    """This process's number and how many there are, to share something of a size evenly.
+
+    Raises:
+        UserError: it does not divide by the number of processes.
+    """
+    count = jax.process_count()
+    if size % count:
+        raise UserError(
+            f"{what} does not divide over the processes",
+            found=f"{what} {size}, {count} processes",
+            allowed=f"a multiple of {count}, such as {-(-size // count) * count}",
+        )
+    return jax.process_index(), count
+
+
 def wait_for_all(moment: str) -> None:
     """Until every process has come to this moment."""
     if jax.process_count() > 1:

@@ -113,11 +113,26 @@ BAD = {
     "data.test_subjects": [-1],
     "data.validation_fraction": [0.0, 1.0, -0.5],
     "model.widths": [(), (16,), (16, 0, 32), (16, -1)],
-    "model.patch": [(96,), (96, 96, 96), (96, 94), (0, 96), (96, -4)],
+    "data.subset": [-1],
+    "data.folds": [1, -2],
+    "data.fold": [-1, 1],
+    "data.plane": ["oblique", ""],
+    "model.patch": [(96,), (96,) * 4, (96, 94), (96, 96, 94), (0, 96), (96, -4)],
+    "augment.flip": [("left",), ("left-right", "left-right")],
+    "run.log_every": [0],
+    "run.checkpoint_every": [0],
+    "run.keep_checkpoints": [0],
+    "run.max_minutes": [-1.0],
+    "pretrain.validate_every": [-1],
     "augment.rotation": [-1.0],
     "augment.scale": [-0.1, 1.0],
     "augment.intensity": [-0.1, 1.1],
     "augment.noise": [-0.1],
+    "augment.elastic": [-1.0, 7.5],
+    "augment.blur": [-0.1],
+    "augment.low_resolution": [-0.5],
+    "augment.gamma": [-0.1],
+    **{f"augment.{change}_probability": [-0.1, 1.1] for change in module._CHANGES},
     "select.modality": ["soft", ""],
     "select.roi_keep": [-1],
     "select.ssim_k1": [0.0],
@@ -166,7 +181,13 @@ GOOD = {
     "augment.intensity": [0.0, 1.0],
     "augment.noise": [0.0],
     "model.widths": [(4, 8)],
-    "model.patch": [(4, 1000)],
+    "data.folds": [5],
+    "data.plane": ["coronal", "sagittal"],
+    "data.subset": [7],
+    "augment.flip": [(), ("up-down", "front-back", "left-right")],
+    "augment.elastic": [0.0, 7.0],
+    "augment.flip_probability": [0.0, 1.0],
+    "model.patch": [(4, 1000), (4, 8, 1000)],
     "select.modality": ["none"],
     "select.layer": ["encoder_0"],
     "select.rank_by": ["logme"],
@@ -223,6 +244,22 @@ def test_the_patch_must_divide_by_the_networks_levels(config: ConfigDict) -> Non
     assert "(40, 44)" in line
 
 
+def test_a_fold_is_one_of_the_folds(config: ConfigDict) -> None:
+    config.data.folds, config.data.fold = 3, 2
+    validate(config)
+    config.data.fold = 3
+    (line,) = complaints(config)
+    assert line.startswith("config.data.fold: no such fold; found 3")
+
+
+def test_patches_in_3_d_have_no_plane(config: ConfigDict) -> None:
+    config.model.patch, config.data.plane = (16, 16, 16), "coronal"
+    (line,) = complaints(config)
+    assert line.startswith("config.data.plane: ")
+    config.data.plane = "axial"
+    validate(config)
+
+
 def test_all_problems_appear_at_once(config: ConfigDict) -> None:
     for path, values in BAD.items():
         put(config, path, values[0])
@@ -242,7 +279,7 @@ def test_problems_of_every_kind_stand_together(config: ConfigDict) -> None:
     config.datasets.third = {"folder": "Third"}
     config.sources = ("theirs/all/t1/x", "mine")
     assert complaints(config) == [
-        "config.augment.flip: wrong kind; found None; allowed True or False",
+        "config.augment.flip: wrong kind; found None; allowed a tuple, each text",
         "config.data.spacing: wrong kind; found (1.0, 1.0, nan); "
         "allowed a tuple, each a finite number",
         "config.evaluate.overlap: missing; allowed a finite number",
@@ -274,7 +311,7 @@ def test_problems_of_every_kind_stand_together(config: ConfigDict) -> None:
         ("model.widths", (16, 32.0), "a tuple, each a whole number"),
         ("finetune.seeds", (0.5,), "a tuple, each a whole number"),
         ("finetune.seeds", 3, "a tuple, each a whole number"),
-        ("augment.flip", 1, "True or False"),
+        ("augment.flip", True, "a tuple, each text"),
         ("augment.rotation", "ten", "a finite number"),
         ("pretrain.learning_rate", NAN, "a finite number"),
         ("pretrain.learning_rate", INFINITY, "a finite number"),
@@ -313,7 +350,7 @@ def test_a_section_that_is_gone_is_a_list_of_missing_fields(
 
 def test_an_empty_config_lists_every_field() -> None:
     found = complaints_and_count(ConfigDict())
-    assert found[0][0] == "config.augment.flip: missing; allowed True or False"
+    assert found[0][0] == "config.augment.blur: missing; allowed a finite number"
     assert found[1] == len(module._fields(default_config()))
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import grain
 import numpy as np
 from jaxtyping import Float32, Int64, UInt8
 
+from jaxfer.data.planes import slices_last
 from jaxfer.data.store import StoredCase
 from jaxfer.tasks import IGNORE, RoI, classes_of
 
@@ -25,8 +27,9 @@ class TaskCase:
         modality: which image.
         roi: which classes.
         ignore: label values that no loss may see.
-        counts: voxels per axial slice and class, the ignored ones in none.
+        counts: voxels per slice of the plane and class, the ignored ones in none.
         risk: file of the risk map on the working grid, if there is one.
+        plane: of the slices that a 2-D network sees. The arrays themselves stay as stored.
     """
 
     stored: StoredCase
@@ -35,6 +38,7 @@ class TaskCase:
     ignore: tuple[int, ...]
     counts: Int64[np.ndarray, "z c"]
     risk: Path | None = None
+    plane: str = "axial"
 
     def image(self) -> np.ndarray:
         return self.stored.image(self.modality)
@@ -59,11 +63,14 @@ class TaskCase:
         return float(foreground / total) if foreground else 1.0
 
 
-def task_case(stored: StoredCase, modality: str, roi: RoI, ignore: tuple[int, ...]) -> TaskCase:
-    """Counts the classes of a stored case."""
-    classes = classes_of(np.asarray(stored.labels()), roi, ignore)
-    counts = [(classes == c).sum((0, 1)) for c in range(roi.num_classes)]
-    return TaskCase(stored, modality, roi, ignore, np.stack(counts, axis=1).astype(np.int64))
+def task_case(
+    stored: StoredCase, modality: str, roi: RoI, ignore: tuple[int, ...], plane: str = "axial"
+) -> TaskCase:
+    """Counts the classes of a stored case, slice by slice of a plane."""
+    classes = slices_last(classes_of(np.asarray(stored.labels()), roi, ignore), plane)
+    counts = [np.count_nonzero(classes == c, (0, 1)) for c in range(roi.num_classes)]
+    counted = np.stack(counts, axis=1).astype(np.int64)
+    return TaskCase(stored, modality, roi, ignore, counted, plane=plane)
 
 
 def class_frequencies(cases: Sequence[TaskCase]) -> np.ndarray:
@@ -82,88 +89,113 @@ def _span(size: int, patch: int, centre: int) -> tuple[slice, slice]:
 
 @dataclass(frozen=True)
 class _Opened:
-    """A case with its arrays mapped, so that the workers need not open files."""
+    """A case with its arrays mapped and its slices last, so that the workers need not open files.
+
+    Attributes:
+        foreground: voxels of foreground per slice.
+    """
 
     case: TaskCase
     image: np.ndarray
     labels: np.ndarray
     risk: np.ndarray | None
+    foreground: Int64[np.ndarray, " z"]
 
     @classmethod
     def of(cls, case: TaskCase) -> _Opened:
-        risk = None if case.risk is None else risk_of(case)
-        return cls(case, case.image(), case.stored.labels(), risk)
+        image, labels = (slices_last(a, case.plane) for a in (case.image(), case.stored.labels()))
+        risk = None if case.risk is None else slices_last(risk_of(case), case.plane)
+        return cls(case, image, labels, risk, case.counts[:, 1:].sum(1))
+
+    def classes(self, where: tuple[Any, ...]) -> UInt8[np.ndarray, "*n"]:
+        return classes_of(np.asarray(self.labels[where]), self.case.roi, self.case.ignore)
+
+
+def _near_foreground(
+    opened: _Opened, patch: tuple[int, ...], rng: np.random.Generator
+) -> list[int]:
+    """A voxel near foreground, at most a quarter of the patch away; in 2-D in the very slice.
+
+    A 2-D patch takes any slice that holds foreground, a 3-D one any voxel of it: the one is seen
+    alone, the other with its neighbours, where every slice alike would favour the ends of lesions.
+    """
+    weights = opened.foreground > 0 if len(patch) == 2 else opened.foreground
+    z = int(rng.choice(len(weights), p=weights / weights.sum()))
+    classes = opened.classes((slice(None), slice(None), z))
+    place = [*rng.choice(np.argwhere((classes > 0) & (classes != IGNORE))), z]
+    for axis, side in enumerate(patch):
+        place[axis] += rng.integers(-(side // 4), side // 4 + 1)
+    return [int(c) for c in place]
 
 
 def _patch(
-    opened: _Opened, patch: tuple[int, int], foreground: bool, rng: np.random.Generator
+    opened: _Opened, patch: tuple[int, ...], foreground: bool, rng: np.random.Generator
 ) -> Batch:
-    case, image = opened.case, opened.image
-    with_foreground = np.flatnonzero(case.counts[:, 1:].sum(1))
-    if foreground and len(with_foreground):
-        z = int(rng.choice(with_foreground))
+    if foreground and opened.foreground.any():
+        centre = _near_foreground(opened, patch, rng)
     else:
-        z = int(rng.integers(image.shape[2]))
-    classes = classes_of(np.asarray(opened.labels[:, :, z]), case.roi, case.ignore)
-    centre = [int(rng.integers(n)) for n in classes.shape]
-    if foreground and len(with_foreground):
-        places = np.argwhere((classes > 0) & (classes != IGNORE))
-        jitter = [int(rng.integers(-(p // 4), p // 4 + 1)) for p in patch]
-        centre = [int(c) + j for c, j in zip(rng.choice(places), jitter, strict=True)]
-    spans = [_span(n, p, c) for n, p, c in zip(classes.shape, patch, centre, strict=True)]
-    source, place = tuple(s for s, _ in spans), tuple(p for _, p in spans)
+        centre = [int(rng.integers(n)) for n in opened.image.shape]
+    spans = [_span(n, p, c) for n, p, c in zip(opened.image.shape, patch, centre, strict=False)]
+    source: tuple[Any, ...] = (*(s for s, _ in spans), *centre[len(patch) :])
+    place = tuple(p for _, p in spans)
     pixels = np.zeros(patch, np.float32)
     label = np.full(patch, IGNORE, np.int32)
     risk = np.ones(patch, np.float32)
-    pixels[place] = image[:, :, z][source]
-    label[place] = classes[source]
+    pixels[place] = opened.image[source]
+    label[place] = opened.classes(source)
     if opened.risk is not None:
-        risk[place] = opened.risk[:, :, z][source]
-    fraction = np.asarray(case.foreground_fraction, np.float32)
+        risk[place] = opened.risk[source]
     return {
         "image": pixels[..., None],
         "label": label,
         "risk": risk,
-        "foreground_fraction": fraction,
+        "foreground_fraction": np.asarray(opened.case.foreground_fraction, np.float32),
     }
 
 
 def training_batches(
     cases: Sequence[TaskCase],
     *,
-    patch: tuple[int, int],
+    patch: tuple[int, ...],
     batch_size: int,
     foreground_patches: float,
     seed: int,
-    first_step: int = 0,
     steps: int,
+    start: int = 0,
+    share: tuple[int, int] = (0, 1),
 ) -> Iterator[Batch]:
-    """Batches of random axial patches; batch k depends on the seed and on k alone.
+    """Batches of random patches; batch k depends on the seed and on k alone.
+
+    A training can therefore be taken up at any step, without a walk through the batches before.
 
     Args:
         cases: drawn uniformly, whatever their size.
-        patch: pixels; what lies outside of a smaller slice is 0 in the image and ignored.
+        patch: pixels [h, w] of a slice in the cases' plane, or voxels [x, y, z]; what lies outside
+            of a smaller case is 0 in the image and ignored.
         batch_size: patches per batch.
         foreground_patches: share of the patches that are centred near a foreground pixel.
         seed: of the order and the places.
-        first_step: first batch to draw.
         steps: batch after the last one.
+        start: first batch to draw.
+        share: (k, n): the k-th of n equal parts of every batch.
 
     Yields:
-        ``image`` [b h w 1], ``label`` [b h w] class indices, ``risk`` [b h w],
+        ``image`` [b *patch 1], ``label`` [b *patch] class indices, ``risk`` [b *patch],
         ``foreground_fraction`` [b] of the volume each patch is from, ``index`` [b].
     """
-
     opened = [_Opened.of(case) for case in cases]
+    part, parts = share
+    own = batch_size // parts
 
-    def record(index: int) -> Batch:
+    def record(place: int) -> Batch:
+        index = place // own * batch_size + part * own + place % own
         rng = np.random.default_rng((seed, index))
         case = opened[int(rng.integers(len(opened)))]
         drawn = _patch(case, patch, bool(rng.random() < foreground_patches), rng)
         return drawn | {"index": np.asarray(index, np.int32)}
 
-    indices = grain.MapDataset.range(first_step * batch_size, steps * batch_size)
-    batches = indices.map(record).batch(batch_size)
+    places = grain.MapDataset.range(start * own, steps * own)
+    batches = places.map(record).batch(own)
     options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=8)
     yield from batches.to_iter_dataset(options)
 

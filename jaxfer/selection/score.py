@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Float32, Integer, Key, UInt8
 
+from jaxfer.data.planes import slices_last
 from jaxfer.data.sampler import TaskCase
 from jaxfer.metrics import (
     METRICS,
@@ -149,7 +150,7 @@ def _owned(
 def _batches(
     case: TaskCase, patch: tuple[int, int], batch_size: int
 ) -> Iterator[tuple[int, Float32[np.ndarray, "b h w 1"], UInt8[np.ndarray, "b h w"]]]:
-    image, classes = case.image(), case.classes()
+    image, classes = (slices_last(a, case.plane) for a in (case.image(), case.classes()))
     places = tiles(image.shape, patch, 0.0)
     for chosen, batch in tile_batches(image, places, patch, batch_size):
         yield len(chosen), batch, _owned(classes, chosen, places, patch, batch_size)

@@ -89,6 +89,7 @@ def _mark(run: Run, name: str, method: _Method, source: Source) -> str:
         name,
         {k: v for k, v in plain(config.finetune).items() if k not in listed},
         [plain(config[k]) for k in ("augment", "model")],
+        config.data.plane,
         [(case.stored.id, case.content) for case in method.cases],
         plain(method.cases[0].roi),
         method.cases[0].ignore,

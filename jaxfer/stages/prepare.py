@@ -14,14 +14,14 @@ from jaxfer.config import fingerprint
 from jaxfer.data.layouts import folder_of, read_dataset
 from jaxfer.data.phantom.generate import write_collection
 from jaxfer.data.sampler import TaskCase, task_case
-from jaxfer.data.splits import source_split, target_split
+from jaxfer.data.splits import Split, kept_split, source_split, target_split, written_split
 from jaxfer.data.store import Preprocessing, StoredCase, case_fingerprint, store_case
 from jaxfer.data.verify import verify_cases
 from jaxfer.errors import Problem, UserError, raise_problems
 from jaxfer.stages.run import Run, read_json, write_json
 from jaxfer.tasks import Case, Dataset, RoI, Task
 
-Splits = dict[str, dict[str, list[str]]]
+Splits = dict[str, Split]
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,7 @@ class _Plan:
     problems: Sequence[Problem]
     unavailable: Mapping[str, str]
     splits: Splits
+    written: Mapping[str, Any]
     modalities: Mapping[str, tuple[str, ...]]
 
     def cases(self, dataset: str) -> list[Case]:
@@ -81,8 +82,32 @@ def _make_collections(run: Run, names: Sequence[str]) -> None:
             )
 
 
+def _new_split(run: Run, task: Task, cases: Sequence[Case], tested: set[str]) -> Split | None:
+    """Nothing for a source whose every subject the target is tested on."""
+    data = run.config.data
+    if task.name == run.config.target:
+        return target_split(
+            cases,
+            seed=run.config.seed,
+            train_subjects=data.train_subjects,
+            test_subjects=data.test_subjects,
+            subset=data.subset,
+            folds=data.folds,
+            fold=data.fold,
+        )
+    usable = [c for c in cases if c.subject not in tested]
+    fraction = data.validation_fraction
+    if not usable:
+        return None
+    return source_split(usable, seed=run.config.seed, validation_fraction=fraction)
+
+
 def _plan(run: Run) -> _Plan:
     config = run.config
+    file = run.workdir / "prepare" / "splits.json"
+    before = read_json(file) if file.is_file() else {}
+    if not isinstance(before, dict):
+        raise UserError(f"{file}: not the splits of a run", mend=f"delete {file}")
     target, *sources = _tasks(run)
     datasets: dict[str, Dataset] = {}
     problems: list[Problem] = []
@@ -103,6 +128,9 @@ def _plan(run: Run) -> _Plan:
             Problem("warning", absent.what, "left out", absent.found, absent.allowed, absent.mend)
         )
     splits: Splits = {}
+    # What stands there of data that are not there now waits for their return.
+    written: dict[str, Any] = dict(before)
+    tested: set[str] = set()
     for task in (target, *sources):
         if task.dataset in missing:
             unavailable[task.name] = f"its data are not there: {missing[task.dataset].found}"
@@ -110,29 +138,34 @@ def _plan(run: Run) -> _Plan:
         dataset = datasets[task.dataset]
         dataset.roi(task.roi)
         cases = dataset.select(task.site, task.modality)
-        if task == target:
-            splits[task.name] = target_split(
-                cases,
-                seed=config.seed,
-                train_subjects=config.data.train_subjects,
-                test_subjects=config.data.test_subjects,
-            )
-            continue
+        key = "target" if task == target else task.name
         # No source may have seen a subject that the target is tested on.
-        held = set(splits[target.name]["test"]) if task.dataset == target.dataset else set()
-        tested = {c.subject for c in dataset.cases if c.id in held}
-        usable = [c for c in cases if c.subject not in tested]
-        if not usable:
+        of_target = tested if task.dataset == target.dataset else set()
+        if key in before:
+            split, notes = kept_split(before[key], cases, task=task.name, where=str(file))
+            problems += notes
+        elif made := _new_split(run, task, cases, of_target):
+            split = made
+            written[key] = written_split(split, cases)
+        else:
             unavailable[task.name] = "every subject of it is tested on in the target"
             continue
-        splits[task.name] = source_split(
-            usable, seed=config.seed, validation_fraction=config.data.validation_fraction
-        )
+        splits[task.name] = split
+        subjects = {c.id: c.subject for c in cases}
+        if task == target:
+            tested = {subjects[case] for case in split["test"]}
+        elif seen := {subjects[case] for ids in split.values() for case in ids} & of_target:
+            raise UserError(
+                f"{file}: source {task.name} has subjects that the target is tested on",
+                found=", ".join(sorted(seen)),
+                allowed="subjects of the target's test in no part of a source",
+                mend=f"delete {file} to have the subjects split anew",
+            )
     modalities = {
         name: tuple(sorted({t.modality for t in (target, *sources) if t.dataset == name}))
         for name in datasets
     }
-    return _Plan(datasets, problems, unavailable, splits, modalities)
+    return _Plan(datasets, problems, unavailable, splits, written, modalities)
 
 
 def inputs(run: Run) -> Any:
@@ -145,7 +178,11 @@ def inputs(run: Run) -> Any:
                 for case in plan.cases(name)
             ]
             for name in plan.datasets
-        } | {"unavailable": dict(plan.unavailable), "splits": plan.splits}
+        } | {
+            "unavailable": dict(plan.unavailable),
+            "splits": plan.splits,
+            "news": [str(p) for p in plan.problems if p.where.endswith("splits.json")],
+        }
     except (UserError, OSError):
         return None
 
@@ -230,16 +267,13 @@ def run(run: Run) -> str:
             "synthetic": dataset.synthetic,
             "about": dataset.about,
         }
-    named = {run.config.target: "target"}
-    write_json(
-        run.workdir / "prepare" / "splits.json",
-        {named.get(name, name): split for name, split in plan.splits.items()},
-    )
+    write_json(run.workdir / "prepare" / "splits.json", plan.written)
     write_json(
         run.workdir / "prepare" / "prepared.json",
         {
             "datasets": records,
             "splits": plan.splits,
+            "plane": run.config.data.plane,
             "unavailable": dict(plan.unavailable),
             "synthetic": any(d.synthetic for d in plan.datasets.values()),
             "synthetic_target": plan.datasets[_tasks(run)[0].dataset].synthetic,
@@ -288,8 +322,9 @@ class Prepared:
 
     def cases(self, task: Task, part: str) -> list[TaskCase]:
         """The cases of a task's split ('train', 'validation', 'test')."""
+        roi, ignore, plane = self.roi(task), self.ignore(task), self.record["plane"]
         return [
-            task_case(self._stored(task, case), task.modality, self.roi(task), self.ignore(task))
+            task_case(self._stored(task, case), task.modality, roi, ignore, plane)
             for case in self.record["splits"][task.name][part]
         ]
 

@@ -41,6 +41,7 @@ def _fingerprint(run: Run, prepared: Prepared, task: Task, train: Sequence[TaskC
         prepared.ignore(task),
         [(case.stored.id, case.content) for case in train],
         prepared.preprocessing(task),
+        config.data.plane,
     )
 
 
@@ -62,6 +63,7 @@ def _validation_dice(
             patch=tuple(run.config.model.patch),
             overlap=run.config.evaluate.overlap,
             batch_size=run.config.evaluate.batch_size,
+            plane=run.config.data.plane,
         )
         predicted, classes = probs.argmax(-1), case.classes()
         valid = classes != IGNORE
@@ -95,6 +97,7 @@ def _card(
         "spacing": list(run.config.data.spacing),
         "preprocessing": dict(prepared.preprocessing(task)),
         "patch": list(run.config.model.patch),
+        "plane": run.config.data.plane,
         "widths": list(run.config.model.widths),
         "validation_dice": None if math.isnan(mean) else mean,
         "validation_dice_by_class": {k: None if math.isnan(v) else v for k, v in by_class.items()},

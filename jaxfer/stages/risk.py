@@ -32,6 +32,7 @@ def source_log_probs(run: Run, source: Source, image: np.ndarray) -> Float32[np.
         patch=tuple(source.card["patch"]),
         overlap=run.config.evaluate.overlap,
         batch_size=run.config.evaluate.batch_size,
+        plane=run.config.data.plane,
     )
     # Blending rounds: without this, rows of probabilities would sum to 1 ± 1e-6.
     probs /= probs.sum(-1, keepdims=True)

@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from jaxfer.config import chosen_metrics
+from jaxfer.data.planes import slices_last
 from jaxfer.data.sampler import TaskCase
 from jaxfer.metrics import METRICS, interval, label_entropy, probability_best
 from jaxfer.models.zoo import Source, load_source, read_card
@@ -35,7 +36,9 @@ class _Scored:
     similarity: RoiSimilarity
 
 
-def _flags(scored: _Scored, spacing: tuple[float, ...], metrics: tuple[str, ...]) -> list[str]:
+def _flags(
+    scored: _Scored, spacing: tuple[float, ...], plane: str, metrics: tuple[str, ...]
+) -> list[str]:
     card = scored.source.card
     flags = []
     own = card["validation_dice"]
@@ -45,6 +48,9 @@ def _flags(scored: _Scored, spacing: tuple[float, ...], metrics: tuple[str, ...]
         flags.append(f"failed its own training: validation Dice {own:.2f}, under {_WEAK}")
     if tuple(card["spacing"]) != spacing:
         flags.append(f"trained at {card['spacing']} mm, the target's grid is {list(spacing)} mm")
+    trained = card.get("plane", "axial")
+    if trained != plane:
+        flags.append(f"trained on {trained} slices, the run's are {plane}")
     if scored.similarity.empty:
         flags.append(f"{scored.similarity.empty} pair(s) of label maps with an empty mask left out")
     for name in metrics:
@@ -64,7 +70,7 @@ def _score(run: Run, target_cases: list[TaskCase], prepared: Prepared) -> dict[T
             continue
         shelf[task] = load_source(run.shelf / task.slug)
     number = sum(
-        len(tiles(case.image().shape, tuple(source.card["patch"]), 0.0))
+        len(tiles(slices_last(case.image(), case.plane).shape, tuple(source.card["patch"]), 0.0))
         for source in shelf.values()
         for case in target_cases
     )
@@ -104,7 +110,7 @@ def _candidates(run: Run, scored: dict[Task, _Scored], prepared: Prepared) -> li
                     task,
                     {metric: float(found.found.scores[metric]) for metric in metrics},
                     found.similarity.mean,
-                    flags=tuple(_flags(found, spacing, metrics)),
+                    flags=tuple(_flags(found, spacing, run.config.data.plane, metrics)),
                 )
             )
         else:

@@ -9,8 +9,10 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from jaxfer import hosts
 from jaxfer.config import plain
 from jaxfer.data.augment import Augmentation
+from jaxfer.data.planes import AXES, in_plane
 from jaxfer.data.sampler import TaskCase, training_batches
 from jaxfer.models.unet import UNet
 from jaxfer.stages.run import Run, versions
@@ -51,6 +53,18 @@ def objective(
     )
 
 
+def augmentation(config: ConfigDict) -> Augmentation:
+    """``config.augment``, for patches with the axes of ``data.plane``, or in 3-D."""
+    axes = in_plane(config.data.plane) if len(config.model.patch) == 2 else (0, 1, 2)
+    settings = dict(config.augment)
+    mirrored = [AXES.index(name) for name in settings.pop("flip")]
+    return Augmentation(
+        flip=tuple(axes.index(axis) for axis in mirrored if axis in axes),
+        spacing=tuple(config.data.spacing[axis] for axis in axes),
+        **settings,
+    )
+
+
 def show_step(advance: Callable[..., None], name: str, _step: int, loss: float) -> None:
     """One more step on a progress bar, with the last known loss."""
     advance(note=f"{name} loss {loss:.3f}")
@@ -73,7 +87,7 @@ def train(
     """Trains a network on the cases as one section of the configuration says.
 
     Args:
-        run: of its configuration ``model``, ``augment`` and ``run`` are read.
+        run: of its configuration ``data``, ``model``, ``augment`` and ``run`` are read.
         settings: ``config.pretrain`` or ``config.finetune``.
         params: to start from.
         minimised: the loss and its class weights.
@@ -92,6 +106,7 @@ def train(
         foreground_patches=settings.foreground_patches,
         seed=seed,
         steps=settings.steps,
+        share=hosts.share(settings.batch_size, "batch_size"),
     )
     schedule = Schedule(
         steps=settings.steps,
@@ -103,12 +118,12 @@ def train(
     )
     return fit(
         params,
-        lambda done: batches(first_step=done),
+        lambda done: batches(start=done),
         model=model,
         schedule=schedule,
         loss=minimised.loss,
         class_weights=minimised.class_weights,
-        augmentation=Augmentation(**config.augment),
+        augmentation=augmentation(config),
         seed=seed,
         validation=validation,
         upkeep=Upkeep(

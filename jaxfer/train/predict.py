@@ -1,4 +1,4 @@
-"""Prediction over whole volumes: axial tiles in batches of one shape, blended on the host."""
+"""Prediction over whole volumes: tiles of slices in batches of one shape, blended on the host."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float32
 
+from jaxfer.data.planes import slices_back, slices_last
 from jaxfer.models.unet import Features, UNet
 from jaxfer.train.step import Params
 
 
 @dataclass(frozen=True)
 class Tile:
-    """Where a tile lies: its axial slice, and the first pixel of its part of the slice."""
+    """Where a tile lies: its slice, and the first pixel of its part of the slice."""
 
     z: int
     start: tuple[int, int]
@@ -42,7 +43,7 @@ def starts(size: int, patch: int, overlap: float) -> list[int]:
 
 
 def tiles(shape: tuple[int, ...], patch: tuple[int, int], overlap: float) -> list[Tile]:
-    """The tiles that cover every axial slice of a volume."""
+    """The tiles that cover every slice of a volume whose last axis counts them."""
     rows, columns = (starts(n, p, overlap) for n, p in zip(shape[:2], patch, strict=True))
     return [Tile(z, (r, c)) for z in range(shape[2]) for r in rows for c in columns]
 
@@ -85,6 +86,7 @@ def predict_volume(
     patch: tuple[int, int],
     overlap: float,
     batch_size: int,
+    plane: str = "axial",
     on_tiles: Callable[[int], None] = lambda _: None,
 ) -> Float32[np.ndarray, "x y z c"]:
     """Class probabilities of every voxel of a volume on the working grid.
@@ -94,8 +96,10 @@ def predict_volume(
         patch: pixels of a tile; the size that the network was trained with.
         overlap: share of a tile that its neighbour covers too, 0 … 1.
         batch_size: tiles per call of the network; the result does not depend on it.
+        plane: of the slices that the tiles are of.
         on_tiles: called with the number of tiles after each batch.
     """
+    image = slices_last(image, plane)
     weights = _blending(patch)
     total = np.zeros((*image.shape, model.num_classes), np.float32)
     mass = np.zeros(image.shape[:2], np.float32)
@@ -122,4 +126,4 @@ def predict_volume(
         waiting = (chosen, log_probs)
     if waiting is not None:
         blend(*waiting)
-    return total / mass[:, :, None, None]
+    return slices_back(total / mass[:, :, None, None], plane)

@@ -116,18 +116,27 @@ def test_without_a_risk_map_the_risk_is_one(numbered: TaskCase) -> None:
     np.testing.assert_array_equal(found["risk"], 1.0)
 
 
-def test_a_batch_depends_on_the_seed_and_its_number_alone(numbered: TaskCase) -> None:
-    whole = draw([numbered], steps=8)
+@pytest.mark.parametrize("patch", [(6, 6), (6, 5, 4)])
+def test_a_batch_depends_on_the_seed_and_its_number_alone(
+    numbered: TaskCase, patch: tuple[int, ...]
+) -> None:
+    whole = draw([numbered], patch=patch, steps=8)
     assert len(whole) == 8
-    assert_same(whole, draw([numbered], steps=8))
-    assert_same(whole[:3], draw([numbered], steps=3))
-    assert_same(whole[5:], draw([numbered], first_step=5, steps=8))
-    assert draw([numbered], first_step=8, steps=8) == []
+    assert_same(whole, draw([numbered], patch=patch, steps=8))
+    assert_same(whole[:3], draw([numbered], patch=patch, steps=3))
+    for start in (0, 1, 5, 7, 8):
+        assert_same(whole[start:], draw([numbered], patch=patch, start=start, steps=8))
     np.testing.assert_array_equal(joined(whole)["index"], np.arange(32))
-    other = joined(draw([numbered], steps=8, seed=2))
+    other = joined(draw([numbered], patch=patch, steps=8, seed=2))
     assert not np.array_equal(other["image"], joined(whole)["image"])
     # A patch does not depend on how many share its batch.
-    assert_same([joined(whole)], [joined(draw([numbered], steps=4, batch_size=8))])
+    assert_same([joined(whole)], [joined(draw([numbered], patch=patch, steps=4, batch_size=8))])
+
+
+def test_taking_up_late_costs_nothing(numbered: TaskCase) -> None:
+    far = 10**7
+    (batch,) = draw([numbered], start=far, steps=far + 1)
+    np.testing.assert_array_equal(batch["index"], far * 4 + np.arange(4))
 
 
 @pytest.fixture
@@ -189,3 +198,93 @@ def test_all_slices_and_all_places_are_drawn(numbered: TaskCase) -> None:
     found = joined(draw([numbered], steps=150, foreground_patches=0.0))
     numbers = np.unique(found["image"][found["risk"] != 1])
     assert len(numbers) > 0.99 * 16 * 14 * 9
+
+
+@pytest.mark.parametrize("foreground_patches", [0.0, 1.0])
+@pytest.mark.parametrize(("plane", "normal"), [("sagittal", 0), ("coronal", 1), ("axial", 2)])
+def test_slices_of_every_plane(
+    numbered: TaskCase, plane: str, normal: int, foreground_patches: float
+) -> None:
+    case = replace(
+        task_case(numbered.stored, "t1", ROI, ignore=(4,), plane=plane), risk=numbered.risk
+    )
+    volume = np.asarray(case.image(), np.float32)
+    assert volume.shape == (16, 14, 9)
+    classes = np.moveaxis(case.classes(), normal, 2)
+    for index in range(3):
+        np.testing.assert_array_equal(case.counts[:, index], (classes == index).sum((0, 1)))
+    found = joined(draw([case], patch=(5, 6), steps=20, foreground_patches=foreground_patches))
+    slices = set()
+    for image, label, risk in zip(found["image"], found["label"], found["risk"], strict=True):
+        numbers = image[..., 0].astype(int)
+        places = np.stack(np.unravel_index(numbers, volume.shape))
+        (number,) = np.unique(places[normal])
+        slices.add(int(number))
+        # The two axes that are left stay in order, one pixel apart.
+        rows, columns = np.delete(places, normal, axis=0)
+        assert (np.diff(rows, axis=0) == 1).all()
+        assert (np.diff(columns, axis=1) == 1).all()
+        np.testing.assert_array_equal(risk, numbers + 2)
+        np.testing.assert_array_equal(label, np.choose(numbers % 5, [0, 2, 2, 1, IGNORE]))
+    assert len(slices) > 0.8 * volume.shape[normal]
+
+
+@pytest.mark.parametrize("foreground_patches", [0.0, 1.0])
+@pytest.mark.parametrize("patch", [(6, 8, 4), (16, 14, 9), (20, 8, 12), (7, 21, 16)])
+def test_patches_in_3_d(
+    numbered: TaskCase, patch: tuple[int, int, int], foreground_patches: float
+) -> None:
+    shape = (16, 14, 9)
+    found = joined(draw([numbered], patch=patch, steps=8, foreground_patches=foreground_patches))
+    assert found["image"].shape == (32, *patch, 1)
+    assert found["label"].shape == found["risk"].shape == (32, *patch)
+    size = [min(p, n) for p, n in zip(patch, shape, strict=True)]
+    place = tuple(slice((p - n) // 2, (p - n) // 2 + n) for p, n in zip(patch, size, strict=True))
+    outside = np.ones(patch, bool)
+    outside[place] = False
+    volume = np.asarray(numbered.image(), np.float32)
+    starts = set()
+    for image, label, risk in zip(found["image"], found["label"], found["risk"], strict=True):
+        assert (image[outside] == 0).all()
+        assert (label[outside] == IGNORE).all()
+        assert (risk[outside] == 1).all()
+        numbers = image[..., 0][place].astype(int)
+        start = np.unravel_index(numbers[0, 0, 0], shape)
+        window = tuple(slice(s, s + n) for s, n in zip(start, size, strict=True))
+        np.testing.assert_array_equal(numbers, volume[window])
+        np.testing.assert_array_equal(risk[place], numbers + 2)
+        np.testing.assert_array_equal(label[place], np.choose(numbers % 5, [0, 2, 2, 1, IGNORE]))
+        starts.add(start)
+    assert len(starts) > min(np.prod([n - s + 1 for n, s in zip(shape, size, strict=True)]), 10) / 2
+
+
+@pytest.mark.parametrize("patch", [(16, 16, 4), (9, 12, 2), (64, 64, 8)])
+def test_foreground_patches_in_3_d_hold_foreground(
+    needle: TaskCase, patch: tuple[int, int, int]
+) -> None:
+    found = joined(draw([needle], patch=patch, foreground_patches=1.0, steps=10))
+    assert (found["label"] == 1).any((1, 2, 3)).all()
+    np.testing.assert_array_equal(found["label"] == 1, found["image"][..., 0] == 9)
+    found = joined(draw([needle], patch=(4, 4, 2), foreground_patches=0.0, steps=40))
+    assert (found["label"] == 1).any((1, 2, 3)).mean() < 0.1
+
+
+def test_in_3_d_every_voxel_of_foreground_is_as_likely_in_2_d_every_slice(
+    put_in_store: Put,
+) -> None:
+    labels = np.zeros((30, 30, 30), np.uint8)
+    labels[4:10, 4:10, 4] = 3  # 36 voxels in one slice, and 4 in four others
+    labels[20, 20, 20:24] = 3
+    case = task_case(put_in_store("a", labels + 1, labels), "t1", ROI, ())
+    for patch, share in (((8, 8, 1), 0.9), ((8, 8), 0.2)):
+        found = joined(draw([case], patch=patch, foreground_patches=1.0, steps=60))
+        axes = tuple(range(1, len(patch) + 1))
+        big = (found["label"] == 1).sum(axes) > 4
+        assert big.mean() == pytest.approx(share, abs=0.1)
+
+
+@pytest.mark.parametrize("parts", [2, 4])
+def test_the_parts_of_several_processes_are_the_batch(numbered: TaskCase, parts: int) -> None:
+    whole = draw([numbered], start=2)
+    shares = [draw([numbered], start=2, share=(part, parts)) for part in range(parts)]
+    assert_same([joined(batches) for batches in zip(*shares, strict=True)], whole)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -226,3 +228,22 @@ def test_the_draws_are_of_subjects_and_the_same_for_every_source(make_case):
         assert low < high
     # One subject says nothing of others.
     assert np.isnan(np.asarray(score(cases[:1]).draws["nce"])).all()
+
+
+class SeesItsTile(EachPixel):
+    """Another answer where the tile's other pixels are other ones."""
+
+    def __call__(self, image):
+        return super().__call__(image + image.mean((1, 2), keepdims=True))
+
+
+def test_slices_of_the_cases_plane_are_scored(make_case):
+    case = draw(make_case, (5, 6, 4), ignored=0.0)
+    image, classes = np.asarray(case.image()), case.classes()
+    turned = make_case(np.moveaxis(classes, 1, 2), CLASSES, np.moveaxis(image, 1, 2))
+    found = score([replace(case, plane="coronal")], SeesItsTile).scores
+    expected = score([turned], SeesItsTile).scores
+    axial = score([case], SeesItsTile).scores
+    for name in ALL:
+        assert float(found[name]) == pytest.approx(float(expected[name]), rel=1e-6)
+    assert float(found["leep"]) != pytest.approx(float(axial["leep"]), rel=1e-3)

@@ -23,7 +23,7 @@ from jaxfer.train.step import Loss
 SIDE = 8
 MODEL = UNet(num_classes=2, widths=(3,))
 SCHEDULE = Schedule(steps=60, learning_rate=0.03, warmup=0.1, weight_decay=1e-4, clip_gradient=1.0)
-AUGMENTATION = Augmentation(flip=True, rotation=5.0, scale=0.05, intensity=0.1, noise=0.05)
+AUGMENTATION = Augmentation(flip=(0,), rotation=5.0, scale=0.05, intensity=0.1, noise=0.05)
 
 
 @pytest.fixture(scope="module")

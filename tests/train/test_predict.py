@@ -145,3 +145,12 @@ def test_batches_are_filled_up_with_zeros_and_tiles_with_their_outside():
     tile = read_tile(image, places[1], (4, 4), 7.0)
     np.testing.assert_array_equal(tile[:, :3], image[1:5, :, 0])
     np.testing.assert_array_equal(tile[:, 3], 7)
+
+
+@pytest.mark.parametrize(("plane", "normal"), [("sagittal", 0), ("coronal", 1), ("axial", 2)])
+def test_another_plane_is_the_turned_volume(plane, normal):
+    image = draw((5, 9, 7))
+    found = predict(TILES, image, plane=plane)
+    turned = predict(TILES, np.moveaxis(image, normal, 2))
+    np.testing.assert_array_equal(found, np.moveaxis(turned, 2, normal))
+    assert (np.abs(found - predict(TILES, image)).max() > 0.1) == (plane != "axial")

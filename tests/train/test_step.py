@@ -18,7 +18,7 @@ from jaxfer.train.step import Loss, TrainState, pmap_step, replicate, shard
 
 SIDE, CLASSES, RATE = 6, 3, 0.05
 MODEL = UNet(num_classes=CLASSES, widths=(2,))
-AUGMENTATION = Augmentation(flip=True, rotation=20.0, scale=0.2, intensity=0.3, noise=0.2)
+AUGMENTATION = Augmentation(flip=(0,), rotation=20.0, scale=0.2, intensity=0.3, noise=0.2)
 LOSS = Loss(denominator="foreground", dice_weight=0.5)
 
 
