@@ -88,7 +88,7 @@ class FakeRun:
     def selected(self, sources: list[dict[str, Any]] | None = None) -> FakeRun:
         record = {
             "target": "phantom/clinic/flair/wmh", "rank_by": "leep", "label_entropy": 0.0489,
-            "n_voxels": 123456, "layer": "decoder_0",
+            "n_voxels": 123456, "layers": ["decoder_0"],
             "notes": ["Scores are means over 8 training cases."],
             "metrics": {
                 "nce": {"direction": "higher", "range": "[−H(Y), 0]",
