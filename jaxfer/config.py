@@ -254,9 +254,9 @@ def chosen_metrics(named: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(METRICS) if tuple(named) == ("all",) else tuple(named)
 
 
-def chosen_scores(select: Mapping[str, Any]) -> tuple[str, ...]:
+def chosen_scores(select: ConfigDict) -> tuple[str, ...]:
     """The names of the scores that the section ``select`` asks for, in their order."""
-    return score_names(chosen_metrics(select["metrics"]), select["layers"])
+    return score_names(chosen_metrics(select.metrics), select.layers)
 
 
 def _ruled(fields: dict[str, Any]) -> list[Problem]:

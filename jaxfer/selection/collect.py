@@ -71,10 +71,12 @@ class Collector:
 
     def samples(self) -> dict[str, Samples]:
         """All that was wanted."""
-        return {
-            name: Samples(self._found[name].reshape(*w.draw.labels.shape, -1), w.draw)
-            for name, w in self.wanted.items()
-        }
+        found = {}
+        for name, wanted in self.wanted.items():
+            rows = self._found.get(name, np.zeros((0, 1), np.float32))
+            values = rows.reshape(*wanted.draw.labels.shape, rows.shape[-1])
+            found[name] = Samples(values, wanted.draw)
+        return found
 
     def _of(self, name: str, number: int, shape: tuple[int, ...]) -> _Places:
         if (name, number) not in self._places:

@@ -96,11 +96,12 @@ class Job:
     def target_wanted(self) -> dict[str, Wanted]:
         if not self.sampled:
             return {}
-        known = layers_of(self.source.model.widths)
-        scales = {1} | {known[layer].scale for layer in self.layers}
-        kinds = [(s, True) for s in sorted(scales)] + [(1, False)]
-        draws = {kind: self.draw(self.cases, _TARGET, *kind) for kind in kinds}
-        return wanted_of(self.sampled, self.layers, draws, self.source.model.widths)
+        return wanted_of(
+            self.sampled,
+            self.layers,
+            self.source.model.widths,
+            lambda scale, by_class: self.draw(self.cases, _TARGET, scale, by_class),
+        )
 
     def noise(self, number: int) -> Float32[np.ndarray, "x y z"] | None:
         if not any(card.needs == "two predictions" for card in self.cards):

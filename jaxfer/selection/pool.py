@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from jaxfer.metrics import scored_by
 from jaxfer.selection.found import at, missing, over_repetitions
@@ -28,15 +28,15 @@ def with_pool_scores(
     pooled = [name for name in names if scored_by(name)[0].pool_dependent]
     found = {source: dict(own.scores) for source, own in sources.items()}
     for name in pooled:
-        card, _ = scored_by(name)
-        if len(sources) < 2:
-            for own in found.values():
-                own[name] = missing("compares sources, and there is one")
+        pool = {source: own.terms[name] for source, own in sources.items() if name in own.terms}
+        if len(pool) < 2:
+            for source in pool:
+                found[source][name] = missing("compares sources, and there is one")
             continue
-        terms = [own.terms[name] for own in sources.values()]
-        totals = [card.compute(list(of_all)) for of_all in zip(*terms, strict=True)]
-        for place, own in enumerate(found.values()):
-            own[name] = over_repetitions([at(total, place) for total in totals])
+        compute = scored_by(name)[0].compute
+        totals: list[Any] = [compute(list(of_all)) for of_all in zip(*pool.values(), strict=True)]
+        for place, source in enumerate(pool):
+            found[source][name] = over_repetitions([at(total, place) for total in totals])
     return {
         source: dataclasses.replace(own, scores={name: found[source][name] for name in names})
         for source, own in sources.items()

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float32, UInt8
 
-from jaxfer.metrics import METRICS, Metric, Score
+from jaxfer.metrics import Metric, Score
 from jaxfer.models.layers import layers_of
 from jaxfer.selection.collect import Samples, Wanted
 from jaxfer.selection.draw import Draw
@@ -20,33 +19,50 @@ UNDISTURBED, DISTURBED = "undisturbed", "disturbed"
 def wanted_of(
     cards: Sequence[Metric],
     layers: Sequence[str],
-    draws: Mapping[tuple[int, bool], Draw],
     widths: Sequence[int],
+    draw: Callable[[int, bool], Draw],
 ) -> dict[str, Wanted]:
-    """The samples of the target's voxels that these metrics need, by the name of the output."""
+    """The samples of the target's voxels that these metrics need, by the name of the output.
+
+    Args:
+        cards: of metrics that need samples.
+        layers: of the network.
+        widths: of the network.
+        draw: the voxels for a scale, by class or not; asked once for each that is needed.
+    """
     known = layers_of(widths)
-    wanted = {}
     kinds = {card.needs for card in cards}
+    outputs: dict[str, tuple[str, int, bool]] = {}
     if "probabilities" in kinds:
-        wanted["log_probs"] = Wanted("log_probs", draws[1, True])
+        outputs["log_probs"] = ("log_probs", 1, True)
     if kinds & {"features", "source samples", "several images", "several sources"}:
-        wanted |= {layer: Wanted(layer, draws[known[layer].scale, True]) for layer in layers}
+        outputs |= {layer: (layer, known[layer].scale, True) for layer in layers}
     if "two predictions" in kinds:
-        wanted[UNDISTURBED] = Wanted("log_probs", draws[1, False])
-        wanted[DISTURBED] = Wanted("disturbed", draws[1, False])
-    return wanted
+        outputs[UNDISTURBED] = ("log_probs", 1, False)
+        outputs[DISTURBED] = ("disturbed", 1, False)
+    draws = {how: draw(*how) for how in sorted({(s, by) for _, s, by in outputs.values()})}
+    return {name: Wanted(output, draws[s, by]) for name, (output, s, by) in outputs.items()}
 
 
 def unavailable(
-    card: Metric, target: Mapping[str, Samples], own: Mapping[str, Samples] | str
+    card: Metric,
+    layer: str | None,
+    target: Mapping[str, Samples],
+    own: Mapping[str, Samples] | str,
 ) -> str | None:
     """Why there is nothing to compute this metric of; None if there is."""
     if card.name == "otce":
         return "needs coefficients fitted to auxiliary tasks of known accuracy; f_otce needs none"
-    if card.needs == "source samples" and isinstance(own, str):
-        return own
-    subjects = next(iter(target.values())).draw.subjects
-    if card.by_subject and len(np.unique(subjects)) < 2:
+    if card.needs == "source samples":
+        if isinstance(own, str):
+            return own
+        assert layer is not None
+        if not own[layer].draw.labels.size:
+            return "none of the source's own voxels can be drawn"
+    samples = [target[layer]] if layer else list(target.values())
+    if not all(of_output.draw.labels.size for of_output in samples):
+        return "none of the target's voxels can be drawn"
+    if card.by_subject and len(np.unique(samples[0].draw.subjects)) < 2:
         return "compares voxels of different subjects, and there is one"
     return None
 
@@ -62,7 +78,7 @@ def scores_of(
     num_source_classes: int,
 ) -> list[Any]:
     """What the metric's function makes of each repetition; of several sources, its terms."""
-    compute = partial(METRICS[card.name].terms or card.compute)
+    compute = card.terms or card.compute
     found: list[Any] = []
     first = next(iter(target.values()))
     for k in range(len(first.values)):

@@ -109,7 +109,7 @@ def score_source(
                 scores[name] = _exact(statistics, of_all, subjects, card, layer, key)
             continue
         with seconds.of("samples"):
-            reason = unavailable(card, samples, of_own)
+            reason = unavailable(card, layer, samples, of_own)
             if reason is not None:
                 scores[name] = missing(reason)
                 continue

@@ -180,6 +180,24 @@ def test_what_is_not_at_hand_is_a_reason(target):
     assert found["cc_fv"].reasons == ("few images",)
 
 
+def test_a_layer_without_a_voxel_is_a_reason(make_case, target, own):
+    # One pixel wide: no cell of the coarse layer has its centre inside.
+    slim = [make_case(np.arange(12).reshape(12, 1, 1) % CLASSES, CLASSES) for _ in range(2)]
+    metrics = ("sfda", "ncti", "f_otce", "cc_fv", "knn_accuracy", "effective_invariance")
+    names = score_names(metrics, LAYERS)
+    found = {kind: score(kind, slim, own, metrics=metrics) for kind in (Bends, Doubts)}
+    scores = with_pool_scores(found, names)[Bends].scores
+    for name in names:
+        coarse = name.endswith("@encoder_1") or name == "cc_fv"
+        if coarse:
+            assert scores[name].reasons == ("none of the target's voxels can be drawn",), name
+            assert np.isnan(float(scores[name]))
+    slim = [make_case(np.arange(12).reshape(12, 1, 1) % SOURCES, SOURCES)]
+    theirs = score(Bends, target, slim, metrics=("f_otce",)).scores
+    assert theirs["f_otce@encoder_1"].reasons == ("none of the source's own voxels can be drawn",)
+    assert np.isfinite(float(theirs["f_otce@decoder_0"]))
+
+
 def test_the_disturbance_is_noise_where_there_is_an_image(target, make_case):
     image = np.asarray(target[0].image()).copy()
     image[:5] = 0
