@@ -108,6 +108,7 @@ def _ranked(ranking: Ranking | None) -> dict[str, Any]:
         "ranking_rows": tables.ranking_rows(ranking),
         "shown_metrics": metrics[: tables.MOST_SCORES],
         "all_metrics": metrics if len(metrics) > tables.MOST_SCORES else (),
+        "scoring_seconds": tables.scoring_seconds(ranking),
         "missing_metrics": [(m, tables.why_missing(ranking, m)) for m in without],
     }
 

@@ -224,6 +224,7 @@ def test_many_scores_have_a_table_of_their_own(fake_run, wide) -> None:
     assert "0.4100 to 0.6700" in text
     assert "balanced 0.2220" in text
     assert "10 repetitions of 1,000 voxels" in text
+    assert "the networks 5.0, statistics of all voxels and their intervals 2.0," in text
 
 
 def test_a_picture_whose_file_has_gone_is_left_out_with_a_reason(fake_run) -> None:

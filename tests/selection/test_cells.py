@@ -53,7 +53,9 @@ def test_the_layers_of_a_network_are_those_it_returns():
 @pytest.fixture(scope="module")
 def network():
     model = UNet(num_classes=2, widths=WIDTHS)
-    params = jax.jit(model.init)(jax.random.key(1), jnp.zeros((1, *PATCH, 1)))["params"]
+    image, rng = jax.ShapeDtypeStruct((1, *PATCH, 1), jnp.float32), np.random.default_rng(0)
+    shapes = jax.eval_shape(model.init, jax.random.key(1), image)["params"]
+    params = jax.tree.map(lambda s: jnp.asarray(rng.normal(0, 0.4, s.shape), s.dtype), shapes)
     return Source({}, model, params, np.zeros((1, 8), bool))
 
 
