@@ -244,13 +244,23 @@ def test_lda_is_that_of_all_voxels_in_two_passes(make_case):
     expected = float(lda(values, labels[used], num_classes=CLASSES))
     assert float(found.scores["lda"]) == pytest.approx(expected, rel=1e-5)
     assert found.scores["lda"].n_used == used.sum()
-    # With equal shares the classifier is another one, and the rare classes count as the others.
-    weights = np.bincount(labels[used], minlength=CLASSES)
-    assert abs(found.scores["lda"].balanced - expected) > 1e-5
-    assert (weights > 0).all()
     # The sums of the cases are those of the whole, and are drawn by subject.
     low, high, _ = interval(found.scores["lda"].draws)
     assert low < expected < high
+
+
+def test_balanced_lda_is_that_of_the_rare_classes_repeated(make_case):
+    classes = np.array([0] * 6 + [1] * 3 + [2] * 2 + [IGNORE]).reshape(4, 3, 1)
+    image = np.random.default_rng(20).standard_normal(classes.shape) + 0.5 * classes
+    found = score([make_case(classes, CLASSES, image)], metrics=("lda",)).scores["lda"]
+    labels = classes.reshape(-1)[:-1]
+    pixels = image.astype(np.float16).reshape(-1)[:-1]
+    values = forward(source().model, {}, jnp.asarray(pixels, jnp.float32).reshape(1, 1, -1, 1))
+    repeats = np.array([1, 2, 3])[labels]
+    rows = np.asarray(values[1]["decoder_0"])[0, 0].repeat(repeats, 0)
+    expected = lda(rows, labels.repeat(repeats), num_classes=CLASSES)
+    assert found.balanced == pytest.approx(float(expected), rel=1e-5)
+    assert found.balanced != pytest.approx(float(found), rel=1e-3)
 
 
 def test_a_full_disk_is_one_message(make_case, monkeypatch):
