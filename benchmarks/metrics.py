@@ -1,11 +1,16 @@
 """What metrics of statistics cost: against plain numpy, a matrix product, and with more voxels.
 
-    python benchmarks/metrics.py [--rounds=3] [--voxels=1000000] [--largest=10000000]
+    python benchmarks/metrics.py [--rounds=3] [--voxels=1000000] [--largest=10000000] [--json=FILE]
 
-First: time and peak memory of a stream of more and more voxels, each in a process of its own. Then:
-eight metrics from one stream of batches, against the sum of their references, each written as it is
-usually published (float64, all voxels at once), and against one float32 product FᵀF. All take
-turns, so that ratios hold when the machine's speed drifts. Medians and ranges; not a test.
+First: time and peak memory of a stream of more and more voxels, each in a process of its own, the
+sizes taking turns. Then: eight metrics from one stream of batches, against the sum of their
+references, each written as it is usually published (float64, all voxels at once), and against one
+float32 product FᵀF. All take turns, so that ratios hold when the machine's speed drifts.
+
+Last, with `pip install -r benchmarks/requirements.txt`: F-OTCE against the exact plan of POT's
+`emd`, cost matrix included, at several ε. Wall time and processor time, since `emd` uses one core.
+
+Medians and ranges; not a test.
 """
 
 from __future__ import annotations
@@ -16,6 +21,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -32,6 +38,7 @@ from jaxfer.metrics import (
     PredictionStatistics,
     Score,
     conditional_log_probs,
+    f_otce,
     h_score_from_statistics,
     leep_from_statistics,
     logme_from_statistics,
@@ -47,10 +54,13 @@ from jaxfer.metrics.transrate import EPSILON, transrate_from_statistics
 _ROUNDS = flags.DEFINE_integer("rounds", 3, "Timed rounds of each row.", lower_bound=1)
 _VOXELS = flags.DEFINE_integer("voxels", 1_000_000, "Voxels of the comparison.", lower_bound=1)
 _LARGEST = flags.DEFINE_integer("largest", 10_000_000, "Voxels of the longest stream.")
+_PIXELS = flags.DEFINE_integer("pixels", 10_000, "Pixels of each side of F-OTCE; 0: none.")
+_JSON = flags.DEFINE_string("json", None, "Also write what was measured to this file.")
 _STREAM = flags.DEFINE_integer("stream", None, "Only stream so many voxels; print JSON.")
 
 FEATURES, CLASSES, SOURCES = 64, 4, 4
 BATCH = 50_000
+EPSILONS = (0.05, 0.02, 0.01, 0.005, 0.002, 0.001)
 STREAMS = (1_000_000, 3_000_000, 10_000_000, 30_000_000)
 
 
@@ -274,8 +284,8 @@ def range_of(values: np.ndarray, digits: int) -> tuple[str, str]:
     return f"{middle:,.{digits}f}", f"{low:,.{digits}f} to {high:,.{digits}f}"
 
 
-def compare(size: int, rounds: int, console: Console) -> None:
-    """The metrics against their references and against one matrix product."""
+def compare(size: int, rounds: int, console: Console) -> dict[str, list[float]]:
+    """The metrics against their references and against one matrix product; seconds, by round."""
     voxels = draw(size)
     times: dict[str, list[float]] = {}
 
@@ -328,6 +338,7 @@ def compare(size: int, rounds: int, console: Console) -> None:
         ("jaxfer: features / FᵀF of jax", taken["features"] / taken["product"]),
     ):
         console.print(f"{name}: {' ('.join(range_of(ratio, 2))}), round by round")
+    return {name: values.tolist() for name, values in taken.items()}
 
 
 def stream(size: int) -> None:
@@ -339,27 +350,90 @@ def stream(size: int) -> None:
     json.dump({"seconds": sum(parts.values()), "peak": peak}, sys.stdout)
 
 
-def grow(largest: int, console: Console) -> None:
-    """Streams of more and more voxels, each in a process of its own."""
+def grow(largest: int, rounds: int, console: Console) -> list[dict[str, Any]]:
+    """Streams of more and more voxels, each in a process of its own; seconds and MiB, by round."""
+    found: dict[int, list[dict[str, float]]] = {}
+    for _round in range(rounds):
+        for size in [s for s in STREAMS if s <= largest]:
+            command = [sys.executable, __file__, f"--stream={size}"]
+            done = subprocess.run(command, check=True, capture_output=True, text=True)
+            found.setdefault(size, []).append(json.loads(done.stdout))
     table = Table(title="Streams")
-    for name in ("voxels", "s", "ns per voxel", "of the first", "peak memory, MiB", "of the first"):
+    for name in ("voxels", "ns per voxel", "range", "of the first", "range", "MiB", "of the first"):
         table.add_column(name, justify="right", no_wrap=True)
-    first = None
-    for size in [s for s in STREAMS if s <= largest]:
-        command = [sys.executable, __file__, f"--stream={size}"]
-        done = subprocess.run(command, check=True, capture_output=True, text=True)
-        found = json.loads(done.stdout)
-        pace, peak = 1e9 * found["seconds"] / size, found["peak"]
-        first = first or (pace, peak)
+    pace = {k: np.array([1e9 * each["seconds"] / k for each in v]) for k, v in found.items()}
+    peak = {k: np.array([each["peak"] for each in v]) for k, v in found.items()}
+    first = min(found, default=0)
+    for size in found:
         table.add_row(
             f"{size:,}",
-            f"{found['seconds']:.1f}",
-            f"{pace:,.0f}",
-            f"{pace / first[0]:.2f}",
-            f"{peak:,.0f}",
-            f"{peak / first[1]:.2f}",
+            *range_of(pace[size], 0),
+            *range_of(pace[size] / pace[first], 2),
+            range_of(peak[size], 0)[0],
+            range_of(peak[size] / peak[first], 2)[0],
         )
     console.print(table)
+    return [{"voxels": size, "rounds": each} for size, each in found.items()]
+
+
+def transport(size: int, console: Console) -> list[dict[str, float]]:
+    """F-OTCE against POT's exact plan of the same pixels."""
+    try:
+        import ot
+    except ImportError:
+        console.print("POT is not installed: nothing to compare F-OTCE with")
+        return []
+    voxels = draw(2 * size)
+    source, target = (Voxels(*(x[half] for x in voxels)) for half in (np.s_[:size], np.s_[size:]))
+
+    def both(call: Callable[[], Any]) -> tuple[Any, float, float]:
+        wall, cpu = time.perf_counter(), time.process_time()
+        result = jax.block_until_ready(call())
+        return result, time.perf_counter() - wall, time.process_time() - cpu
+
+    def exact() -> float:
+        cost = ot.dist(source.features.astype(np.float64), target.features.astype(np.float64))
+        mass = np.full(size, 1 / size)
+        plan = ot.emd(mass, mass, cost, numItermax=10**8)
+        rows, columns = np.nonzero(plan)
+        joint = np.zeros((CLASSES, CLASSES))
+        np.add.at(joint, (source.labels[rows], target.labels[columns]), plan[rows, columns])
+        conditional = joint / joint.sum(1, keepdims=True)
+        return -float((joint * np.log(np.where(joint > 0, conditional, 1))).sum())
+
+    def score(epsilon: float) -> Any:
+        return f_otce(
+            source.features,
+            source.labels,
+            target.features,
+            target.labels,
+            num_source_classes=CLASSES,
+            num_classes=CLASSES,
+            epsilon=epsilon,
+        )
+
+    jax.block_until_ready(score(0.5))
+    table = Table(title=f"F-OTCE, {size:,} pixels of each side, {FEATURES} features")
+    for name in ("plan", "s", "s of processor", "sweeps", "H(Yt|Ys)", "off by", "times faster"):
+        table.add_column(name, justify="left" if name == "plan" else "right", no_wrap=True)
+    expected, wall, cpu = both(exact)
+    table.add_row("POT emd", f"{wall:.1f}", f"{cpu:.1f}", "", f"{expected:.5f}", "", "")
+    rows = [{"epsilon": 0.0, "wall": wall, "cpu": cpu, "entropy": expected}]
+    for epsilon in EPSILONS:
+        found, own_wall, own_cpu = both(lambda epsilon=epsilon: score(epsilon))
+        entropy = float(found.w_t)
+        table.add_row(
+            f"ε = {epsilon}" + ("" if found.converged else ", not converged"),
+            f"{own_wall:.1f}",
+            f"{own_cpu:.1f}",
+            str(int(found.iterations)),
+            f"{entropy:.5f}",
+            f"{entropy / expected - 1:+.2%}",
+            f"{wall / own_wall:.1f}",
+        )
+        rows.append({"epsilon": epsilon, "wall": own_wall, "cpu": own_cpu, "entropy": entropy})
+    console.print(table)
+    return rows
 
 
 def main(_: list[str]) -> None:
@@ -369,8 +443,12 @@ def main(_: list[str]) -> None:
     console = Console()
     console.print(f"{jax.default_backend()}, {jax.local_device_count()} device(s)")
     # A process starts with the peak memory of the one that started it: streams come first.
-    grow(_LARGEST.value, console)
-    compare(-(-_VOXELS.value // BATCH) * BATCH, _ROUNDS.value, console)
+    results: dict[str, Any] = {"streams": grow(_LARGEST.value, _ROUNDS.value, console)}
+    results["comparison"] = compare(-(-_VOXELS.value // BATCH) * BATCH, _ROUNDS.value, console)
+    if _PIXELS.value:
+        results["transport"] = transport(_PIXELS.value, console)
+    if _JSON.value is not None:
+        Path(_JSON.value).write_text(json.dumps(results, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,8 @@ from ml_collections import ConfigDict
 
 from jaxfer.data.planes import AXES, NORMALS
 from jaxfer.errors import Problem, UserError, raise_problems
-from jaxfer.metrics.registry import OVER_VOXELS
+from jaxfer.metrics.registry import METRICS, score_names
+from jaxfer.models.layers import layers_of
 from jaxfer.tasks import Task
 
 STAGES = ("prepare", "pretrain", "select", "finetune", "evaluate", "report")
@@ -96,8 +97,11 @@ def default_config() -> ConfigDict:
     c.select.ssim_k1 = 0.01
     c.select.ssim_k2 = 0.03
     c.select.metrics = ("leep", "nce", "h_score", "logme")  # or ('all',)
-    c.select.rank_by = "leep"  # which of them orders the shortlist
-    c.select.layer = "decoder_0"  # features: decoder_0 is the finest, before the head
+    c.select.layers = ("decoder_0",)  # whose features are scored; decoder_0 is before the head
+    c.select.rank_by = "leep"  # which score orders the shortlist: metric, or metric@layer
+    c.select.samples = 1000  # voxels in a repetition, for metrics that cannot see all of them
+    c.select.repetitions = 10  # samples that are drawn, for the mean and its standard error
+    c.select.noise = 0.1  # standard deviation of the second image of the consistency metrics
 
     c.risk = ConfigDict()
     c.risk.mode = "instance"  # map that weights the loss: 'instance' or 'positional'
@@ -207,6 +211,10 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "select.roi_keep": (lambda v: v >= 0, "0 (all) or more"),
     "select.ssim_k1": (_positive, "above 0"),
     "select.ssim_k2": (_positive, "above 0"),
+    "select.layers": (lambda v: len(set(v)) == len(v), "each layer once"),
+    "select.samples": (lambda v: v >= 2, "at least 2"),
+    "select.repetitions": (_positive, "at least 1"),
+    "select.noise": (_positive, "above 0"),
     "risk.mode": (lambda v: v in ("instance", "positional"), "instance, positional"),
     "risk.stride": (_positive, "at least 1"),
     "risk.smoothing": (lambda v: v >= 0, "0 or more"),
@@ -292,8 +300,13 @@ def _known(field: str, values: tuple[str, ...], allowed: tuple[str, ...]) -> lis
 
 
 def chosen_metrics(named: tuple[str, ...]) -> tuple[str, ...]:
-    """The metrics of ``select.metrics``, where 'all' stands for every one that select computes."""
-    return OVER_VOXELS if tuple(named) == ("all",) else tuple(named)
+    """The metrics of ``select.metrics``, where 'all' stands for the whole registry."""
+    return tuple(METRICS) if tuple(named) == ("all",) else tuple(named)
+
+
+def chosen_scores(select: ConfigDict) -> tuple[str, ...]:
+    """The names of the scores that the section ``select`` asks for, in their order."""
+    return score_names(chosen_metrics(select.metrics), select.layers)
 
 
 def _ruled(fields: dict[str, Any]) -> list[Problem]:
@@ -306,9 +319,12 @@ def _ruled(fields: dict[str, Any]) -> list[Problem]:
     metrics, sources = chosen_metrics(fields["select.metrics"]), fields["sources"]
     problems += _known("stages", fields["stages"], STAGES)
     problems += _known("finetune.methods", fields["finetune.methods"], METHODS)
-    problems += _known("select.metrics", metrics, OVER_VOXELS)
-    problems += _known("select.rank_by", (fields["select.rank_by"],), metrics)
-    problems += _known("select.layer", (fields["select.layer"],), ("decoder_0", "encoder_0"))
+    layers = fields["select.layers"]
+    scores = score_names([m for m in metrics if m in METRICS], layers)
+    problems += _known("select.metrics", metrics, tuple(METRICS))
+    if _RULES["model.widths"][0](fields["model.widths"]):
+        problems += _known("select.layers", layers, tuple(layers_of(fields["model.widths"])))
+    problems += _known("select.rank_by", (fields["select.rank_by"],), scores)
     problems += _known("finetune.source", (fields["finetune.source"],), ("best", *sources))
     problems += _geometry(fields)
     if fields["data.fold"] >= max(fields["data.folds"], 1):

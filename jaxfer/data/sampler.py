@@ -47,6 +47,14 @@ class TaskCase:
         """Class indices of the whole volume, ``IGNORE`` where nothing is to be learnt."""
         return classes_of(np.asarray(self.stored.labels()), self.roi, self.ignore)
 
+    def sliced_image(self) -> np.ndarray:
+        """The image with the slices of the plane last, as a 2-D network sees them."""
+        return slices_last(self.image(), self.plane)
+
+    def sliced_classes(self) -> UInt8[np.ndarray, "h w z"]:
+        """The class indices with the slices of the plane last."""
+        return slices_last(self.classes(), self.plane)
+
     @property
     def content(self) -> tuple[str, str]:
         """Hashes of the image's and the labels' bytes; they change just when training does."""

@@ -39,7 +39,7 @@ from jaxfer.metrics.prediction import (
     conditional_log_probs,
     log_expected_prediction,
 )
-from jaxfer.metrics.registry import METRICS, OVER_VOXELS, metric
+from jaxfer.metrics.registry import METRICS, OVER_VOXELS, metric, score_names, scored_by
 from jaxfer.metrics.regularized_h_score import (
     ledoit_wolf_shrinkage,
     regularized_h_score,
@@ -139,6 +139,8 @@ __all__ = [
     "regularized_h_score",
     "regularized_h_score_from_statistics",
     "repeated",
+    "score_names",
+    "scored_by",
     "sfda",
     "stratified_sample",
     "subject_draws",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from jaxfer.metrics.card import Metric
 from jaxfer.metrics.registry import METRICS
 
 _HEAD = """\
@@ -18,6 +19,17 @@ are errors outside of `jit`.
 """
 
 
+def _in_a_run(card: Metric) -> str:
+    """What the stage select makes the score of, and how sure it says it is."""
+    if card.finalise is not None:
+        passes = "two passes of the network" if card.name == "lda" else "one pass of the network"
+        return f"over every voxel, {passes}; interval by a bootstrap over subjects; also balanced"
+    if card.name == "otce":
+        return "no score: a run has no auxiliary tasks to fit its coefficients to"
+    pool = ", all sources together" if card.pool_dependent else ""
+    return f"of sampled voxels{pool}; standard error over the repetitions"
+
+
 def catalogue() -> str:
     """The page in Markdown: for every metric what its registry card says."""
     parts = [_HEAD]
@@ -25,6 +37,7 @@ def catalogue() -> str:
         rows = {
             "measures": card.meaning,
             "needs": card.needs,
+            "in a run": _in_a_run(card),
             "direction": f"{card.direction} is better",
             "range": card.range,
             "comparable": card.comparable,

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int, Real
 from jaxfer.metrics.card import Metric
 from jaxfer.metrics.precision import AnyArray, compiled_in_float64
 from jaxfer.metrics.score import Flag, Score, flag_where
-from jaxfer.metrics.sums import product, usable
+from jaxfer.metrics.sums import is_finite, product, usable
 from jaxfer.metrics.validation import check_labels, check_samples
 
 FLOAT32_EPS = float(np.finfo(np.float32).eps)
@@ -192,7 +192,7 @@ def _layer(
 ) -> _Layer:
     num_images, num_voxels, num_features = features.shape
     rows = jnp.reshape(features, (-1, num_features)).astype(jnp.float64)
-    classes, used, n_invalid = usable(labels, mask, jnp.isfinite(rows).all(-1), num_classes)
+    classes, used, n_invalid = usable(labels, mask, is_finite(rows), num_classes)
     images = jnp.where(used[:, None], rows, 0).reshape(num_images, num_voxels, num_features)
     classes = classes.reshape(num_images, num_voxels, num_classes)
     sizes = classes.sum(1)

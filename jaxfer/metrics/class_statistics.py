@@ -10,17 +10,19 @@ from jax import Array
 from jaxtyping import Bool, Float, Int, Real
 
 from jaxfer.metrics.moments import (
+    REFERENCE_ROWS,
     Moments,
     Total,
+    around_mean,
     block_rows,
-    both,
-    moments_of,
+    class_means_of,
     no_moments,
+    sums_around,
     together,
 )
 from jaxfer.metrics.precision import AnyArray, compiled_in_float64
 from jaxfer.metrics.statistics import FeatureStatistics
-from jaxfer.metrics.sums import usable, weighted_sum
+from jaxfer.metrics.sums import is_finite, usable, weighted_sum
 from jaxfer.metrics.validation import check_labels, check_samples
 
 
@@ -94,33 +96,44 @@ def _update(
 ) -> ClassFeatureStatistics:
     num_classes, num_features = stats.means.shape
     features = jnp.reshape(features, (-1, num_features))
-    readable = jnp.isfinite(features).all(-1)
-    classes, used, n_invalid = usable(labels, mask, readable, num_classes)
+    classes, used, n_invalid = usable(labels, mask, is_finite(features), num_classes)
     num_rows = used.size
     if num_rows == 0:
         return stats
-    counts = classes.sum(0).astype(jnp.int32)
     # Rows by class: a block is then of one class, and C classes cost no more products than one.
-    key = jnp.where(used, (classes * jnp.arange(num_classes)[None, :]).sum(1), num_classes)
-    order = jnp.sort(key.astype(jnp.int64) * num_rows + jnp.arange(num_rows)) % num_rows
+    members = classes.astype(jnp.int32)
+    ranks = jnp.cumsum(members, 0)
+    counts = ranks[-1]
     starts = jnp.cumsum(counts) - counts
+    place = ((starts[None, :] + ranks - 1) * members).sum(1)
+    order = jnp.zeros((num_rows,), jnp.int32)
+    order = order.at[jnp.where(used, place, num_rows)].set(
+        jnp.arange(num_rows, dtype=jnp.int32), mode="drop", unique_indices=True
+    )
     rows = block_rows(num_rows)
     blocks = (counts + rows - 1) // rows
     ends = jnp.cumsum(blocks)
 
+    def taken(places: Int[Array, "*k"]) -> Real[Array, "*k d"]:
+        chosen = order[jnp.minimum(places, num_rows - 1)]
+        return features.at[chosen].get(mode="promise_in_bounds")
+
+    few = jnp.arange(min(REFERENCE_ROWS, num_rows))
+    inside: Bool[Array, "c r"] = few[None, :] < counts[:, None]
+    first = taken(starts[:, None] + few[None, :]).astype(jnp.float64)
+    first = jnp.where(inside[..., None], first, 0)
+    references = class_means_of(first.sum(1), inside.sum(1).astype(jnp.float64))
+
     def add(block: Int[Array, ""], so_far: Moments) -> Moments:
         own = (block >= ends).sum()
         within = (block - ends[own] + blocks[own]) * rows + jnp.arange(rows)
-        chosen = order[jnp.minimum(starts[own] + within, num_rows - 1)]
-        taken = features.at[chosen].get(mode="promise_in_bounds")
-        part = moments_of(taken, within < counts[own])
-        whole = both(jax.tree.map(lambda x: x[own], so_far), part)
-        return jax.tree.map(lambda x, y: x.at[own].set(y), so_far, whole)
+        part = sums_around(references[own], taken(starts[own] + within), within < counts[own])
+        return jax.tree.map(lambda x, y: x.at[own].add(y), so_far, part)
 
     found: Moments = jax.lax.fori_loop(
         0, ends[-1], add, no_moments(num_classes, num_features=num_features)
     )
-    return _merge(stats, ClassFeatureStatistics(*found, n_invalid))
+    return _merge(stats, ClassFeatureStatistics(*around_mean(found, references), n_invalid))
 
 
 @compiled_in_float64()

@@ -88,7 +88,8 @@ def discriminant(scatter: Scatter, shrinkage: Float[Array, ""]) -> Discriminant:
 def log_posterior(fitted: Discriminant, features: Float[Array, "v d"]) -> Float[Array, "v c"]:
     """log P(class|features), natural logarithm; −inf for absent classes."""
     centres = fitted.centres
-    evidence = product(product(features, fitted.directions), centres.T)
+    # C columns instead of the D directions.
+    evidence = product(features, product(fitted.directions, centres.T))
     offsets = fitted.log_priors - (centres**2).sum(1) / 2
     return jax.nn.log_softmax(evidence + offsets[None, :], axis=-1)
 

@@ -158,6 +158,7 @@ _card = functools.partial(
     departure="a voxel is excluded by index (published code drops the first neighbour, wrong with "
     "duplicates); equal distances share votes and equal votes count with their chance; "
     "voxels of the same subject can be excluded",
+    by_subject=True,
 )
 
 CARD = _card(

@@ -167,7 +167,8 @@ def _k_means(
         centres, nearest = state
         centre = draw(step, nearest)
         nearest = jnp.minimum(nearest, jnp.where(used, distances(centre)[:, 0], 0))
-        return jax.lax.dynamic_update_slice_in_dim(centres, centre, step, 0), nearest
+        # No update of a slice: batched in a caller's `jit` it is lowered outside that scope, too.
+        return jnp.where(jnp.arange(num_components)[:, None] == step, centre, centres), nearest
 
     everywhere = jnp.where(used, jnp.inf, 0)
     first = draw(jnp.zeros((), jnp.int32), used.astype(jnp.float64))

@@ -1,7 +1,8 @@
 """Moments up to the fourth, around means: neither an offset nor a split costs digits.
 
-A batch is taken block by block, each block's moments around its own mean, and the blocks are put
-together: the float64 copies of a block stay in a processor's cache, where those of a batch do not.
+A batch is taken block by block, since the float64 copies of a block stay in a processor's cache,
+where those of a batch do not. Powers are summed around a reference among the batch's rows, brought
+to the batch's own mean, and then put together with what was there before.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from jaxfer.metrics.sums import product
 Total = Callable[[Array], Array]
 CACHED_ROWS = 2048
 """Rows of a block on a CPU: 1 MiB of 64 features in float64."""
+REFERENCE_ROWS = 32
+"""Rows whose mean serves as reference: enough that one outlier does not set it alone."""
 LAUNCHED_ROWS = 65536
 """Rows of a block elsewhere, where every block costs the launch of some dozen kernels."""
 
@@ -90,22 +93,53 @@ def no_moments(*groups: int, num_features: int) -> Moments:
     return Moments(zeros(), zeros(d), zeros(d, d), zeros(d), zeros())
 
 
-def moments_of(features: Real[Array, "v d"], used: Bool[Array, " v"]) -> Moments:
-    """The moments of the used rows, around their mean; unused ones may hold anything."""
-    features = jnp.where(used[:, None], features.astype(jnp.float64), 0)
-    size = used.sum().astype(jnp.float64)
-    mean = features.sum(0) / jnp.maximum(size, 1)
-    centred = jnp.where(used[:, None], features - mean[None, :], 0)
-    squares = (centred**2).sum(-1)
+def sums_around(
+    reference: Float[Array, " d"], features: Real[Array, "v d"], used: Bool[Array, " v"]
+) -> Moments:
+    """Sums of powers of x = f − reference over the used rows; unused ones may hold anything.
+
+    Returns:
+        In the places of the moments: the number of rows, Σ x, Σ x xᵀ, Σ ‖x‖² x, Σ ‖x‖⁴. They add
+        up over rows with one reference; `around_mean` makes moments of them.
+    """
+    offsets = jnp.where(used[:, None], features.astype(jnp.float64) - reference[None, :], 0)
+    squares = (offsets**2).sum(-1)
+    ones = used.astype(jnp.float64)
+    weighted = product(jnp.stack([ones, squares]), offsets)
     return Moments(
-        size=size,
-        mean=mean,
-        scatter=product(centred.T, centred),
-        third=product(squares[None, :], centred)[0],
-        fourth=(squares**2).sum(),
+        ones.sum(), weighted[0], symmetric_product(offsets), weighted[1], (squares**2).sum()
     )
 
 
-def both(a: Moments, b: Moments) -> Moments:
-    """Two groups put together."""
-    return together(jax.tree.map(lambda x, y: jnp.stack([x, y]), a, b), lambda x: x.sum(0))
+def symmetric_product(rows: Float[Array, "v d"]) -> Float[Array, "d d"]:
+    """rowsᵀ rows, of which the quarter below the diagonal is a copy and not a calculation."""
+    half = rows.shape[1] // 2
+    left, right = rows[:, :half], rows[:, half:]
+    upper, lower = product(left.T, rows), product(right.T, right)
+    return jnp.concatenate([upper, jnp.concatenate([upper[:, half:].T, lower], 1)], 0)
+
+
+def around_mean(sums: Moments, reference: Float[Array, "*k d"]) -> Moments:
+    """The moments of groups of which sums around a reference are known.
+
+    They are differences, whose digits last as long as the reference lies among the group's rows.
+    """
+    size, scatter = sums.size, sums.scatter
+    shift = class_means_of(sums.mean, size)
+    length = (shift**2).sum(-1)
+    turned = jnp.einsum("...de,...e->...d", scatter, shift, precision="highest")
+    spread = jnp.trace(scatter, axis1=-2, axis2=-1)
+    own = size[..., None, None] * shift[..., :, None] * shift[..., None, :]
+    third = sums.third - 2 * turned + (2 * size * length - spread)[..., None] * shift
+    fourth = (
+        sums.fourth
+        + 4 * ((turned - sums.third) * shift).sum(-1)
+        + (2 * spread - 3 * size * length) * length
+    )
+    return Moments(
+        size=size,
+        mean=jnp.where(size[..., None] > 0, reference + shift, 0),
+        scatter=scatter - own,
+        third=third,
+        fourth=jnp.maximum(fourth, 0),
+    )

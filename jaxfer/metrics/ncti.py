@@ -166,7 +166,7 @@ def _vc(*args: Any, **options: Any) -> Score:
 _card = functools.partial(
     Metric,
     needs="features",
-    comparable="within one target, the same n for every source; parts, whose total `ncti_total` "
+    comparable="within one target, the same n for every source; parts, whose total `ncti` "
     "ranks the sources of one pool",
     cost="O(n D² + D³)",
     reference="Wang et al., How Far Pre-trained Models Are from Neural Collapse on the Target "
@@ -196,4 +196,19 @@ VC_CARD = _card(
     direction="lower",
     range="real",
     compute=_vc,
+)
+
+TOTAL_CARD = Metric(
+    name="ncti",
+    meaning="`ncti_ncc` plus `ncti_seli` minus `ncti_vc`, each min-max scaled over the sources",
+    needs="several sources",
+    direction="higher",
+    range="[-1, 2]",
+    comparable="within one target and one pool of sources, the same n for every source",
+    cost="O(n D² + D³)",
+    reference=NCC_CARD.reference,
+    departure="one solver for every shrinkage (published: two, of different scale); a term on "
+    "which all sources agree contributes 0",
+    compute=ncti_total,
+    terms=ncti_terms,
 )

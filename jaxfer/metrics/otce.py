@@ -20,7 +20,7 @@ from jaxfer.metrics.entropy import negative_conditional_entropy
 from jaxfer.metrics.precision import AnyArray, compiled_in_float64
 from jaxfer.metrics.score import Flag, Score, flag_where, make_score
 from jaxfer.metrics.sinkhorn import Cost, Transport, transport
-from jaxfer.metrics.sums import product, usable
+from jaxfer.metrics.sums import is_finite, product, usable
 from jaxfer.metrics.validation import check_labels, check_samples
 
 FLOAT32_EPS = float(np.finfo(np.float32).eps)
@@ -408,7 +408,7 @@ def _readable(
     num_classes: int,
 ) -> tuple[Float[Array, "v d"], Float[Array, "v c"], Float[Array, ""]]:
     features = jnp.reshape(features, (-1, features.shape[-1])).astype(jnp.float64)
-    readable = jnp.isfinite(features).all(-1)
+    readable = is_finite(features)
     classes, used, n_invalid = usable(labels, mask, readable, num_classes)
     return jnp.where(used[:, None], features, 0), classes, n_invalid
 

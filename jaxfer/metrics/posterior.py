@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Bool, Float, Real
+from jaxtyping import Bool, Float, Int, Real
 
 from jaxfer.metrics.class_statistics import ClassFeatureStatistics
 from jaxfer.metrics.discriminant import (
@@ -16,8 +17,9 @@ from jaxfer.metrics.discriminant import (
     discriminant,
     log_posterior,
 )
+from jaxfer.metrics.moments import block_rows
 from jaxfer.metrics.precision import AnyArray, compiled_in_float64
-from jaxfer.metrics.sums import added, added_over, added_weighted, product, usable
+from jaxfer.metrics.sums import added, added_over, added_weighted, is_finite, product, usable
 from jaxfer.metrics.validation import check_labels, check_samples
 
 
@@ -129,14 +131,27 @@ def _update(
     mask: Bool[AnyArray, "*n"] | None,
 ) -> PosteriorStatistics:
     num_features = classifier.mean.shape[0]
-    features = jnp.reshape(features, (-1, num_features)).astype(jnp.float64)
-    readable = jnp.isfinite(features).all(-1)
+    features = jnp.reshape(features, (-1, num_features))
+    readable = is_finite(features)
     classes, used, n_invalid = usable(labels, mask, readable, stats.counts.shape[0])
-    features = jnp.where(used[:, None], features - classifier.mean[None, :], 0)
     seen = classes * jnp.isfinite(classifier.fitted.log_priors)[None, :]
-    posterior = jnp.exp(log_posterior(classifier.fitted, features))
+    rows = block_rows(used.size)
+
+    def add(block: Int[Array, ""], so_far: Float[Array, " c"]) -> Float[Array, " c"]:
+        # The last block ends with the batch: rows that it shares with the one before are not new.
+        start = jnp.minimum(block * rows, used.size - rows)
+        new = start + jnp.arange(rows) >= block * rows
+        taken, own, counted = (
+            jax.lax.dynamic_slice_in_dim(x, start, rows) for x in (features, seen, used)
+        )
+        taken = taken.astype(jnp.float64) - classifier.mean[None, :]
+        taken = jnp.where(counted[:, None], taken, 0)
+        posterior = jnp.exp(log_posterior(classifier.fitted, taken))
+        return so_far + jnp.where(new[:, None] & (own > 0), posterior, 0).sum(0)
+
+    blocks = -(-used.size // rows)
     return PosteriorStatistics(
-        sums=stats.sums + jnp.where(seen > 0, posterior, 0).sum(0),
+        sums=jax.lax.fori_loop(0, blocks, add, stats.sums) if blocks else stats.sums,
         counts=stats.counts + classes.sum(0),
         n_unseen=stats.n_unseen + classes.sum() - seen.sum(),
         n_invalid=stats.n_invalid + n_invalid,

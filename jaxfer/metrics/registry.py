@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 from jaxfer.metrics.card import Metric
 from jaxfer.metrics.cc_fv import CARD as CC_FV
-from jaxfer.metrics.class_statistics import ClassFeatureStatistics
 from jaxfer.metrics.crank import EFFECTIVE_INVARIANCE, HAMMING
 from jaxfer.metrics.emms import CARD as EMMS
-from jaxfer.metrics.etran import CARD as ETRAN
+from jaxfer.metrics.etran import CARD as ETRAN_ENERGY
+from jaxfer.metrics.etran import TOTAL_CARD as ETRAN
 from jaxfer.metrics.gbc import CARD as GBC
 from jaxfer.metrics.gbc import LOG_CARD as LOG_GBC
 from jaxfer.metrics.h_score import CARD as H_SCORE
@@ -23,16 +23,15 @@ from jaxfer.metrics.n_leep import CARD as N_LEEP
 from jaxfer.metrics.nce import CARD as NCE
 from jaxfer.metrics.ncti import NCC_CARD as NCTI_NCC
 from jaxfer.metrics.ncti import SELI_CARD as NCTI_SELI
+from jaxfer.metrics.ncti import TOTAL_CARD as NCTI
 from jaxfer.metrics.ncti import VC_CARD as NCTI_VC
 from jaxfer.metrics.otce import F_OTCE, JC_OTCE, OTCE
 from jaxfer.metrics.pactran import DIRICHLET_CARD as PACTRAN_DIRICHLET
 from jaxfer.metrics.pactran import GAMMA_CARD as PACTRAN_GAMMA
 from jaxfer.metrics.pactran import GAUSSIAN_CARD as PACTRAN_GAUSSIAN
 from jaxfer.metrics.parc import CARD as PARC
-from jaxfer.metrics.prediction import PredictionStatistics
 from jaxfer.metrics.regularized_h_score import CARD as REGULARIZED_H_SCORE
 from jaxfer.metrics.sfda import CARD as SFDA
-from jaxfer.metrics.statistics import FeatureStatistics, LabelStatistics
 from jaxfer.metrics.transrate import CARD as TRANSRATE
 
 _CARDS = (
@@ -47,10 +46,12 @@ _CARDS = (
     LOG_GBC,
     LDA,
     SFDA,
+    ETRAN_ENERGY,
     ETRAN,
     NCTI_NCC,
     NCTI_SELI,
     NCTI_VC,
+    NCTI,
     PARC,
     EMMS,
     KNN,
@@ -69,14 +70,25 @@ _CARDS = (
 METRICS: Mapping[str, Metric] = MappingProxyType({card.name: card for card in _CARDS})
 
 
-def _over_voxels(card: Metric) -> bool:
-    known = (LabelStatistics, FeatureStatistics, ClassFeatureStatistics, PredictionStatistics)
-    return card.finalise is not None and (card.second_pass or card.statistics) in known
+OVER_VOXELS = tuple(name for name, card in METRICS.items() if card.finalise is not None)
+"""Metrics of additive statistics over every voxel; the others need samples in memory."""
 
 
-OVER_VOXELS = tuple(name for name, card in METRICS.items() if _over_voxels(card))
-"""Metrics of additive statistics over every voxel, after one pass of the source's network; the
-others need samples in memory, a second pass over the features, or more than the target's voxels."""
+def score_names(metrics: Sequence[str], layers: Sequence[str]) -> tuple[str, ...]:
+    """The names of the scores of metrics: ``metric@layer`` where there is one for each layer."""
+    return tuple(
+        name
+        for metric in metrics
+        for name in (
+            [f"{metric}@{layer}" for layer in layers] if METRICS[metric].of_one_layer else [metric]
+        )
+    )
+
+
+def scored_by(name: str) -> tuple[Metric, str | None]:
+    """The metric and the layer of a score's name; no layer where the metric has none of its own."""
+    of, _, layer = name.partition("@")
+    return metric(of), layer or None
 
 
 def metric(name: str) -> Metric:

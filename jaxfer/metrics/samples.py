@@ -11,7 +11,7 @@ from jax import Array
 from jaxtyping import Bool, Float, Int, Real
 
 from jaxfer.metrics.precision import AnyArray
-from jaxfer.metrics.sums import usable
+from jaxfer.metrics.sums import is_finite, usable
 from jaxfer.metrics.validation import check_labels, check_samples
 
 FLOAT32_EPS = float(np.finfo(np.float32).eps)
@@ -60,7 +60,7 @@ def used_samples(
 ) -> Samples:
     """The voxels in one list; call it inside the scope of float64."""
     features = jnp.reshape(features, (-1, features.shape[-1])).astype(jnp.float64)
-    classes, used, n_invalid = usable(labels, mask, jnp.isfinite(features).all(-1), num_classes)
+    classes, used, n_invalid = usable(labels, mask, is_finite(features), num_classes)
     if features.shape[0] == 0:
         features, classes, used = (
             jnp.zeros((1, *x.shape[1:]), x.dtype) for x in (features, classes, used)

@@ -23,11 +23,14 @@ from jax import Array
 from jaxtyping import Bool, Float, Int, Real
 
 from jaxfer.metrics.moments import (
+    REFERENCE_ROWS,
     Moments,
     Total,
+    around_mean,
     block_rows,
     class_means_of,
-    moments_of,
+    no_moments,
+    sums_around,
     together,
 )
 from jaxfer.metrics.precision import AnyArray, compiled_in_float64
@@ -36,6 +39,7 @@ from jaxfer.metrics.sums import (
     added_over,
     added_weighted,
     is_distribution,
+    is_finite,
     product,
     usable,
     weighted_sum,
@@ -206,30 +210,37 @@ def _update_features(
 ) -> FeatureStatistics:
     num_classes, num_features = stats.means.shape
     features = jnp.reshape(features, (-1, num_features))
-    readable = jnp.isfinite(features).all(-1)
-    classes, used, n_invalid = usable(labels, mask, readable, num_classes)
+    classes, used, n_invalid = usable(labels, mask, is_finite(features), num_classes)
     num_rows = used.size
     if num_rows == 0:
         return stats
     rows = block_rows(num_rows)
+    few = jax.lax.argmax(used, 0, jnp.int32) + jnp.arange(min(REFERENCE_ROWS, num_rows))
+    few = jnp.minimum(few, num_rows - 1)
+    inside = used[few]
+    first = jnp.where(inside[:, None], features[few].astype(jnp.float64), 0)
+    reference = first.sum(0) / jnp.maximum(inside.sum(), 1)
 
-    def add(block: Int[Array, ""], so_far: FeatureStatistics) -> FeatureStatistics:
+    def add(
+        block: Int[Array, ""], so_far: tuple[Float[Array, "c d"], Moments]
+    ) -> tuple[Float[Array, "c d"], Moments]:
         # The last block ends with the batch: rows that it shares with the one before are not new.
-        first = jnp.minimum(block * rows, num_rows - rows)
-        new = first + jnp.arange(rows) >= block * rows
+        start = jnp.minimum(block * rows, num_rows - rows)
+        new = start + jnp.arange(rows) >= block * rows
         taken, own, counted = (
-            jax.lax.dynamic_slice_in_dim(x, first, rows) for x in (features, classes, used)
+            jax.lax.dynamic_slice_in_dim(x, start, rows) for x in (features, classes, used)
         )
-        own, counted = jnp.where(new[:, None], own, 0), counted & new
-        taken = jnp.where(counted[:, None], taken.astype(jnp.float64), 0)
-        counts = own.sum(0)
-        means = class_means_of(product(own.T, taken), counts)
-        whole = moments_of(taken, counted)
-        part = FeatureStatistics(counts, means, *whole[2:], jnp.zeros((), jnp.float64))
-        return _merge_features(so_far, part)
+        counted = counted & new
+        offsets = jnp.where(counted[:, None], taken.astype(jnp.float64) - reference[None, :], 0)
+        part = product(own.T, offsets), sums_around(reference, taken, counted)
+        return jax.tree.map(jnp.add, so_far, part)
 
-    stats = stats._replace(n_invalid=stats.n_invalid + n_invalid)
-    return jax.lax.fori_loop(0, -(-num_rows // rows), add, stats)
+    start = (jnp.zeros_like(stats.means), no_moments(num_features=num_features))
+    sums, powers = jax.lax.fori_loop(0, -(-num_rows // rows), add, start)
+    counts = classes.sum(0)
+    means = jnp.where(counts[:, None] > 0, reference[None, :] + class_means_of(sums, counts), 0)
+    whole = around_mean(powers, reference)
+    return _merge_features(stats, FeatureStatistics(counts, means, *whole[2:], n_invalid))
 
 
 @compiled_in_float64()

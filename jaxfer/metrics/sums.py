@@ -50,6 +50,11 @@ def is_distribution(probs: Float[Array, "v s"]) -> Bool[Array, " v"]:
     return jnp.abs(probs.sum(-1) - 1) <= ROW_SUM_TOLERANCE
 
 
+def is_finite(features: Real[Array, "v d"]) -> Bool[Array, " v"]:
+    """Which rows hold finite numbers only: 0 times anything else is NaN, and so is their sum."""
+    return (features * 0).sum(-1) == 0
+
+
 def usable(
     labels: Real[AnyArray, "*n"],
     mask: Bool[AnyArray, "*n"] | None,

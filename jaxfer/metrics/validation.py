@@ -51,7 +51,9 @@ def check_labels(
     """Raise ValueError unless every unmasked label is a whole number in [0, num_classes)."""
     if _traced(labels, mask):
         return
-    bad, low, high = (float(x) for x in _label_faults(labels, mask, num_classes=num_classes))
+    # Arrays that a caller's `jit` closes over are known while it is traced.
+    with jax.ensure_compile_time_eval():
+        bad, low, high = (float(x) for x in _label_faults(labels, mask, num_classes=num_classes))
     if bad:
         raise ValueError(
             f"{name} must be whole numbers in [0, {num_classes - 1}]: {bad:.0f} of {labels.size} "
@@ -63,7 +65,8 @@ def check_log_probs(log_probs: Float[AnyArray, "*n s"], mask: Bool[AnyArray, "*n
     """Raise ValueError unless every unmasked finite row of exp(log_probs) sums to 1."""
     if _traced(log_probs, mask):
         return
-    bad, low, high = (float(x) for x in _row_faults(log_probs, mask))
+    with jax.ensure_compile_time_eval():
+        bad, low, high = (float(x) for x in _row_faults(log_probs, mask))
     if bad:
         raise ValueError(
             f"log_probs must be log-probabilities: exp of {bad:.0f} rows does not sum to 1 "

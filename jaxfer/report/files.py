@@ -141,7 +141,9 @@ def _ranking(path: Path) -> Ranking | None:
             rank_by=str(record["rank_by"]),
             label_entropy=number(record.get("label_entropy")),
             n_voxels=int(record["n_voxels"]),
-            layer=_words(record.get("layer")),
+            layers=tuple(str(layer) for layer in record.get("layers", ())),
+            repetitions=int(record.get("repetitions") or 0),
+            samples=int(record.get("samples") or 0),
             notes=tuple(str(note) for note in record.get("notes", ())),
             # The metric that ranks stands first wherever metrics are listed.
             metrics=tuple(sorted(metrics, key=lambda metric: metric.name != record["rank_by"])),
@@ -167,11 +169,17 @@ def _source(entry: Mapping[str, Any]) -> Source:
             str(k): (number(low), number(high))
             for k, (low, high) in entry.get("intervals", {}).items()
         },
+        standard_errors={str(k): number(v) for k, v in entry.get("standard_errors", {}).items()},
+        reasons={
+            str(name): tuple(str(reason) for reason in reasons)
+            for name, reasons in entry.get("reasons", {}).items()
+        },
         probability_best=number(entry.get("probability_best")),
         roi_similarity=number(entry.get("roi_similarity")),
         roi_pairs=int(entry.get("roi_pairs") or 0),
         roi_pairs_empty=int(entry.get("roi_pairs_empty") or 0),
         validation_dice=number(entry.get("validation_dice")),
+        seconds={str(k): number(v) for k, v in (entry.get("seconds") or {}).items()},
         flags=tuple(str(flag) for flag in entry.get("flags", ())),
     )
 

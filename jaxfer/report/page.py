@@ -13,7 +13,7 @@ import jinja2
 
 from jaxfer.report import figures, gallery, numbers, tables
 from jaxfer.report.files import read_run
-from jaxfer.report.records import Evaluation, Run, in_order
+from jaxfer.report.records import Evaluation, Ranking, Run, in_order
 from jaxfer.report.verdict import tiles, verdict
 
 _MACHINE = ("versions", "devices")
@@ -66,6 +66,7 @@ def _html(run: Run) -> str:
         "counted": numbers.count_text,
         "method": tables.method_name,
         "metric": tables.metric_name,
+        "head": tables.head_of,
         "data_uri": _data_uri,
     }
     return environment.get_template("template.html").render(_content(run))
@@ -86,7 +87,7 @@ def _content(run: Run) -> dict[str, Any]:
         "missing": _missing(run),
         "split_rows": tables.flat(run.split or {}),
         "ranking": run.ranking,
-        "ranking_rows": tables.ranking_rows(run.ranking) if run.ranking else (),
+        **_ranked(run.ranking),
         **(_evaluated(evaluation) if evaluation else {"evaluation": None, "gallery": None}),
         "method_panels": _method_panels(run),
         "source_panels": _source_panels(run),
@@ -95,6 +96,20 @@ def _content(run: Run) -> dict[str, Any]:
         "config_rows": tables.flat(run.config),
         "machine_rows": tables.flat({k: v for k, v in about.items() if k in _MACHINE}),
         "reading_rows": tables.reading_rows(run.finetuning) if run.finetuning else (),
+    }
+
+
+def _ranked(ranking: Ranking | None) -> dict[str, Any]:
+    """What the template shows of a ranking beside itself, by name."""
+    if ranking is None:
+        return {"ranking_rows": ()}
+    metrics, without = tables.scored_metrics(ranking)
+    return {
+        "ranking_rows": tables.ranking_rows(ranking),
+        "shown_metrics": metrics[: tables.MOST_SCORES],
+        "all_metrics": metrics if len(metrics) > tables.MOST_SCORES else (),
+        "scoring_seconds": tables.scoring_seconds(ranking),
+        "missing_metrics": [(m, tables.why_missing(ranking, m)) for m in without],
     }
 
 

@@ -14,7 +14,7 @@ FEWEST_SUBJECTS = 3
 
 @dataclass(frozen=True)
 class Metric:
-    """What a transferability metric means, as the selection recorded it."""
+    """What a score means, as the selection recorded it; `name` holds the layer, if it has one."""
 
     name: str
     direction: str
@@ -46,11 +46,14 @@ class Source:
     scores: Mapping[str, float]
     balanced: Mapping[str, float]
     intervals: Mapping[str, tuple[float, float]]
+    standard_errors: Mapping[str, float]
+    reasons: Mapping[str, tuple[str, ...]]
     probability_best: float
     roi_similarity: float
     roi_pairs: int
     roi_pairs_empty: int
     validation_dice: float
+    seconds: Mapping[str, float]
     flags: tuple[str, ...]
 
 
@@ -62,7 +65,9 @@ class Ranking:
     rank_by: str
     label_entropy: float
     n_voxels: int
-    layer: str
+    layers: tuple[str, ...]
+    repetitions: int
+    samples: int
     notes: tuple[str, ...]
     metrics: tuple[Metric, ...]
     sources: tuple[Source, ...]

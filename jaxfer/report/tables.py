@@ -9,7 +9,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from jaxfer.report.numbers import ABSENT
-from jaxfer.report.records import CaseScore, Evaluation, Finetuning, Ranking, Source, in_order
+from jaxfer.report.records import (
+    CaseScore,
+    Evaluation,
+    Finetuning,
+    Metric,
+    Ranking,
+    Source,
+    in_order,
+)
 
 METHOD_NAMES = {
     "scratch": "from scratch",
@@ -23,13 +31,33 @@ METRIC_NAMES = {
     "regularized_h_score": "regularised H-score",
     "log_gbc": "log GBC",
     "logme": "LogME",
-    "nleep": "N-LEEP",
     "n_leep": "N-LEEP",
-    "otce": "OTCE",
     "gbc": "GBC",
     "transrate": "TransRate",
+    "lda": "LDA",
+    "sfda": "SFDA",
+    "etran": "ETran",
+    "etran_energy": "ETran energy",
+    "ncti": "NCTI",
+    "ncti_ncc": "NCTI ncc",
+    "ncti_seli": "NCTI seli",
+    "ncti_vc": "NCTI vc",
+    "parc": "PARC",
+    "emms": "EMMS",
+    "knn_accuracy": "kNN",
+    "knn_balanced_accuracy": "kNN balanced",
+    "pactran_dirichlet": "PACTran Dirichlet",
+    "pactran_gamma": "PACTran Gamma",
+    "pactran_gaussian": "PACTran Gaussian",
+    "f_otce": "F-OTCE",
+    "jc_otce": "JC-OTCE",
+    "otce": "OTCE",
     "cc_fv": "CC-FV",
+    "effective_invariance": "effective invariance",
+    "hamming_distance": "Hamming distance",
 }
+MOST_SCORES = 4
+"""Scores that stand beside the sources; more of them have a table of their own."""
 
 
 @dataclass(frozen=True)
@@ -62,9 +90,42 @@ def method_name(method: str) -> str:
     return METHOD_NAMES.get(method, method.replace("_", " "))
 
 
-def metric_name(metric: str) -> str:
-    """A transferability metric as the field writes it."""
-    return METRIC_NAMES.get(metric, metric)
+def metric_name(score: str) -> str:
+    """A score as the field writes its metric, with the layer if it has one."""
+    metric, _, layer = score.partition("@")
+    name = METRIC_NAMES.get(metric, metric)
+    return f"{name} of {layer}" if layer else name
+
+
+def head_of(score: str, layers: Sequence[str]) -> tuple[str, str]:
+    """A score as the head of a column: the metric, and the layer where there are several."""
+    metric, _, layer = score.partition("@")
+    return METRIC_NAMES.get(metric, metric), layer if len(layers) > 1 else ""
+
+
+def scored_metrics(ranking: Ranking) -> tuple[tuple[Metric, ...], tuple[Metric, ...]]:
+    """The metrics that some source has a score of, and those that none has."""
+
+    def known(metric: Metric) -> bool:
+        scores = (source.scores.get(metric.name, math.nan) for source in ranking.sources)
+        return metric.name == ranking.rank_by or not all(math.isnan(score) for score in scores)
+
+    return (
+        tuple(metric for metric in ranking.metrics if known(metric)),
+        tuple(metric for metric in ranking.metrics if not known(metric)),
+    )
+
+
+def scoring_seconds(ranking: Ranking) -> dict[str, float]:
+    """Where the time of scoring all sources went, in seconds."""
+    parts = dict.fromkeys(part for source in ranking.sources for part in source.seconds)
+    return {part: math.fsum(s.seconds.get(part, 0.0) for s in ranking.sources) for part in parts}
+
+
+def why_missing(ranking: Ranking, metric: Metric) -> str:
+    """Why no source has a score of this metric, in the words of the sources."""
+    reasons = (reason for s in ranking.sources for reason in s.reasons.get(metric.name, ()))
+    return "; ".join(dict.fromkeys(reasons)) or "no source has a score"
 
 
 def mean_defined(values: Iterable[float]) -> float:

@@ -10,12 +10,14 @@ from rich.text import Text
 
 from jaxfer.errors import UserError
 from jaxfer.report.files import read_run
-from jaxfer.report.numbers import ABSENT, dice_text, points_text, score_text
+from jaxfer.report.numbers import ABSENT, count_text, dice_text, points_text, score_text
 from jaxfer.report.records import Evaluation
 from jaxfer.report.tables import (
+    MOST_SCORES,
     evaluated_methods,
-    metric_name,
+    head_of,
     ranking_rows,
+    scored_metrics,
     subject_dice,
 )
 
@@ -31,7 +33,8 @@ def ranking_table(workdir: Path) -> Table:
         workdir: the folder of a run.
 
     Returns:
-        A table; the best score of each metric among the ranked sources is bold.
+        A table; the best score of each metric among the ranked sources is bold. Of many scores the
+        one that ranks and the next ones; the others are in the files.
 
     Raises:
         UserError: the run has not ranked its sources, or a file cannot be read.
@@ -39,14 +42,22 @@ def ranking_table(workdir: Path) -> Table:
     ranking = read_run(workdir).ranking
     if ranking is None:
         raise _not_yet(workdir, "select/selection.json", "select")
+    metrics = scored_metrics(ranking)[0]
+    shown, more = metrics[:MOST_SCORES], len(metrics) - MOST_SCORES
     table = Table(
-        title=Text(f"Sources for {ranking.target}"), title_justify="left", box=SIMPLE_HEAD
+        title=Text(f"Sources for {ranking.target}"),
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        caption=f"{count_text(more, 'more score')} in select/selection.csv" if more > 0 else None,
+        caption_justify="left",
     )
     table.add_column("rank", justify="right")
     table.add_column("source", overflow="fold")
-    for metric in ranking.metrics:
+    for metric in shown:
         arrow = "↓" if metric.direction.startswith("low") else "↑"
-        table.add_column(Text(f"{metric_name(metric.name)} {arrow}"), justify="right", no_wrap=True)
+        name, layer = head_of(metric.name, ranking.layers)
+        head = "\n".join([f"{name} {arrow}", *([layer] if layer else [])])
+        table.add_column(Text(head), justify="right", no_wrap=True)
     table.add_column("RoI ↑", justify="right", no_wrap=True)
     for row in ranking_rows(ranking):
         source = row.source
@@ -58,7 +69,7 @@ def ranking_table(workdir: Path) -> Table:
                 score_text(source.scores.get(metric.name)),
                 style="bold" if metric.name in row.leads_in else "",
             )
-            for metric in ranking.metrics
+            for metric in shown
         ]
         table.add_row(
             Text("–" if removed else str(source.rank)),

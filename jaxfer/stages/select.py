@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
-from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import jax
 import numpy as np
 
-from jaxfer.config import chosen_metrics
-from jaxfer.data.planes import slices_last
+from jaxfer.config import chosen_metrics, chosen_scores
 from jaxfer.data.sampler import TaskCase
-from jaxfer.metrics import METRICS, interval, label_entropy, probability_best
+from jaxfer.errors import Problem, raise_problems
+from jaxfer.metrics import label_entropy, scored_by
+from jaxfer.models.layers import layers_of
 from jaxfer.models.zoo import Source, load_source, read_card
+from jaxfer.selection.draw import Sampling
+from jaxfer.selection.pool import with_pool_scores
 from jaxfer.selection.rank import Candidate, Decision, filter_modality, filter_roi, rank
-from jaxfer.selection.roi import RoiSimilarity, foreground_masks, roi_similarity
-from jaxfer.selection.score import SourceScores, score_source
+from jaxfer.selection.record import (
+    Scored,
+    about_scores,
+    chances_of_best,
+    common_reasons,
+    reasons_of,
+    row,
+    table,
+    told,
+)
+from jaxfer.selection.roi import GRID, foreground_masks, roi_similarity
+from jaxfer.selection.score import SourceScores, passes, score_source
 from jaxfer.stages.prepare import Prepared
 from jaxfer.stages.run import Run, write_json
 from jaxfer.tasks import Task
@@ -29,16 +38,85 @@ _WEAK = 0.3
 """Validation Dice under which a source is said to have failed its own training."""
 
 
-@dataclass(frozen=True)
-class _Scored:
-    source: Source
-    found: SourceScores
-    similarity: RoiSimilarity
+def _shelf(run: Run, prepared: Prepared) -> dict[Task, Source]:
+    """The source models, as far as they are there; all of them fit for what is asked."""
+    shelf = {}
+    for name in run.config.sources:
+        task = Task.parse(name)
+        if task.name in prepared.unavailable and read_card(run.shelf / task.slug) is None:
+            continue
+        shelf[task] = load_source(run.shelf / task.slug)
+    problems = []
+    for task, source in shelf.items():
+        folder, known = run.shelf / task.slug, layers_of(source.model.widths)
+        problems += [
+            Problem("error", f"{folder}", "has no such layer", layer, ", ".join(known))
+            for layer in run.config.select.layers
+            if layer not in known
+        ]
+        if source.masks.shape[1] != GRID**3:
+            what = "its masks lie on another grid than RoI analysis compares"
+            found, allowed = f"{source.masks.shape[1]} voxels", f"{GRID**3}"
+            mend = "delete the folder; the stage 'pretrain' makes it again"
+            problems.append(Problem("error", f"{folder}", what, found, allowed, mend))
+    raise_problems(problems, "source models do not fit this selection")
+    return shelf
 
 
-def _flags(
-    scored: _Scored, spacing: tuple[float, ...], plane: str, metrics: tuple[str, ...]
-) -> list[str]:
+def _own_cases(run: Run, prepared: Prepared, task: Task, source: Source) -> list[TaskCase] | str:
+    """The training cases of a source, or why its network cannot be shown them."""
+    if task.name in prepared.unavailable:
+        return f"the source's own voxels are not at hand: {prepared.unavailable[task.name]}"
+    here, there = list(run.config.data.spacing), list(source.card["spacing"])
+    if here != there:
+        return f"the source's own voxels are stored at {here} mm, it was trained at {there} mm"
+    names = list(prepared.roi(task).class_names)
+    if names != list(source.card["class_names"]):
+        return f"the source's own labels are {names} now, those of its training were others"
+    return prepared.cases(task, "train")
+
+
+def _score(run: Run, target_cases: list[TaskCase], prepared: Prepared) -> dict[Task, Scored]:
+    config, select = run.config, run.config.select
+    metrics = chosen_metrics(select.metrics)
+    masks = foreground_masks([case.classes() for case in target_cases])
+    shelf = _shelf(run, prepared)
+    number = sum(
+        len(tiles(case.sliced_image().shape, tuple(source.card["patch"]), 0.0))
+        for source in shelf.values()
+        for case in target_cases
+    )
+    found: dict[Task, SourceScores] = {}
+    folder = run.workdir / "select"
+    folder.mkdir(exist_ok=True)
+    with run.progress("scoring", number * passes(metrics)) as advance:
+        for task, source in shelf.items():
+            found[task] = score_source(
+                source,
+                target_cases,
+                metrics=metrics,
+                layers=tuple(select.layers),
+                patch=tuple(source.card["patch"]),
+                batch_size=config.evaluate.batch_size,
+                sampling=Sampling(select.samples, select.repetitions, select.noise),
+                key=jax.random.key(config.seed),
+                own=_own_cases(run, prepared, task, source),
+                scratch=folder,
+                on_tiles=partial(advance, note=task.name),
+            )
+    found = with_pool_scores(found, chosen_scores(select))
+    return {
+        task: Scored(
+            source,
+            found[task],
+            roi_similarity(source.masks, masks, k1=select.ssim_k1, k2=select.ssim_k2),
+        )
+        for task, source in shelf.items()
+    }
+
+
+def _flags(scored: Scored, spacing: tuple[float, ...], plane: str) -> list[str]:
+    """What a reader should know of a source, beside its scores."""
     card = scored.source.card
     flags = []
     own = card["validation_dice"]
@@ -48,161 +126,60 @@ def _flags(
         flags.append(f"failed its own training: validation Dice {own:.2f}, under {_WEAK}")
     if tuple(card["spacing"]) != spacing:
         flags.append(f"trained at {card['spacing']} mm, the target's grid is {list(spacing)} mm")
-    trained = card.get("plane", "axial")
-    if trained != plane:
+    if (trained := scored.source.card.get("plane", "axial")) != plane:
         flags.append(f"trained on {trained} slices, the run's are {plane}")
     if scored.similarity.empty:
         flags.append(f"{scored.similarity.empty} pair(s) of label maps with an empty mask left out")
-    for name in metrics:
-        score = scored.found.scores[name]
-        if score.reasons:
-            flags.append(f"{name}: {', '.join(score.reasons)}")
     return flags
 
 
-def _score(run: Run, target_cases: list[TaskCase], prepared: Prepared) -> dict[Task, _Scored]:
-    config = run.config
-    masks = foreground_masks([case.classes() for case in target_cases])
-    shelf = {}
-    for name in config.sources:
-        task = Task.parse(name)
-        if task.name in prepared.unavailable and read_card(run.shelf / task.slug) is None:
-            continue
-        shelf[task] = load_source(run.shelf / task.slug)
-    number = sum(
-        len(tiles(slices_last(case.image(), case.plane).shape, tuple(source.card["patch"]), 0.0))
-        for source in shelf.values()
-        for case in target_cases
-    )
-    scored = {}
-    folder = run.workdir / "select"
-    folder.mkdir(exist_ok=True)
-    with run.progress("scoring", number) as advance:
-        for task, source in shelf.items():
-            found = score_source(
-                source,
-                target_cases,
-                metrics=chosen_metrics(config.select.metrics),
-                layer=config.select.layer,
-                patch=tuple(source.card["patch"]),
-                batch_size=config.evaluate.batch_size,
-                key=jax.random.key(config.seed),
-                scratch=folder,
-                on_tiles=partial(advance, note=task.name),
-            )
-            similarity = roi_similarity(
-                source.masks, masks, k1=config.select.ssim_k1, k2=config.select.ssim_k2
-            )
-            scored[task] = _Scored(source, found, similarity)
-    return scored
-
-
-def _candidates(run: Run, scored: dict[Task, _Scored], prepared: Prepared) -> list[Candidate]:
-    metrics = chosen_metrics(run.config.select.metrics)
+def _candidates(
+    run: Run, scored: dict[Task, Scored], prepared: Prepared
+) -> tuple[list[Candidate], list[str]]:
+    """The sources, and notes on all of their scores."""
+    names = chosen_scores(run.config.select)
+    reasons = {task: reasons_of(own.found.scores) for task, own in scored.items()}
+    common = common_reasons(list(reasons.values()))
     spacing = tuple(run.config.data.spacing)
     candidates = []
-    for name in run.config.sources:
-        task = Task.parse(name)
+    for task in map(Task.parse, run.config.sources):
         if task in scored:
-            found = scored[task]
-            candidates.append(
-                Candidate(
-                    task,
-                    {metric: float(found.found.scores[metric]) for metric in metrics},
-                    found.similarity.mean,
-                    flags=tuple(_flags(found, spacing, run.config.data.plane, metrics)),
-                )
-            )
+            own = scored[task]
+            scores = {name: float(own.found.scores[name]) for name in names}
+            known = _flags(own, spacing, run.config.data.plane)
+            flags = (*known, *told(reasons[task] - common, names))
+            candidates.append(Candidate(task, scores, own.similarity.mean, flags=flags))
         else:
-            why = prepared.unavailable[task.name]
-            candidates.append(
-                Candidate(
-                    task,
-                    dict.fromkeys(metrics, math.nan),
-                    math.nan,
-                    decisions=(Decision("availability", False, why),),
-                )
-            )
-    return candidates
-
-
-def _best_of_draws(ranked: list[Candidate], scored: dict[Task, _Scored], by: str) -> list[float]:
-    """For each source on the shortlist, the share of the bootstrap samples in which it is best."""
-    draws = [np.asarray(scored[c.task].found.draws[by]) for c in ranked if c.rank is not None]
-    if not draws:
-        return []
-    return [float(p) for p in probability_best(np.stack(draws), METRICS[by].sign)]
-
-
-def _intervals(found: SourceScores) -> dict[str, list[float]]:
-    spans = {name: interval(draws) for name, draws in found.draws.items()}
-    return {name: [float(span.low), float(span.high)] for name, span in spans.items()}
-
-
-def _row(candidate: Candidate, found: _Scored | None, probability: float | None) -> dict[str, Any]:
-    return {
-        "rank": candidate.rank,
-        "source": candidate.task.name,
-        "modality": candidate.task.modality,
-        "roi": candidate.task.roi,
-        "synthetic": found.source.card["synthetic"] if found else None,
-        "kept": candidate.kept,
-        "decisions": [
-            {"step": d.step, "kept": d.kept, "reason": d.reason} for d in candidate.decisions
-        ],
-        "scores": dict(candidate.scores),
-        "intervals": _intervals(found.found) if found else {},
-        "balanced": {k: float(v) for k, v in found.found.balanced.items()} if found else {},
-        "probability_best": probability,
-        "roi_similarity": candidate.roi_similarity,
-        "roi_pairs": found.similarity.pairs if found else 0,
-        "roi_pairs_empty": found.similarity.empty if found else 0,
-        "validation_dice": found.source.card["validation_dice"] if found else None,
-        "flags": list(candidate.flags),
-    }
-
-
-def _csv(rows: list[dict[str, Any]], metrics: tuple[str, ...]) -> str:
-    text = io.StringIO()
-    spans = [f"{name}_{end}" for name in metrics for end in ("low", "high")]
-    balanced = [f"{name}_balanced" for name in metrics]
-    head = ("rank", "source", "modality", "roi", "kept", *metrics, *spans, *balanced)
-    head += ("probability_best", "roi_similarity")
-    table = csv.writer(text)
-    table.writerow([*head, "validation_dice", "reasons", "flags"])
-    for row in rows:
-        flat = row | row["scores"]
-        for name in metrics:
-            low, high = row["intervals"].get(name, (None, None))
-            flat |= {f"{name}_low": low, f"{name}_high": high}
-            flat[f"{name}_balanced"] = row["balanced"].get(name)
-        reasons = "; ".join(f"{d['step']}: {d['reason']}" for d in row["decisions"])
-        own = row["validation_dice"]
-        table.writerow([*(flat[h] for h in head), own, reasons, "; ".join(row["flags"])])
-    return text.getvalue()
+            left_out = Decision("availability", False, prepared.unavailable[task.name])
+            nothing = dict.fromkeys(names, math.nan)
+            candidates.append(Candidate(task, nothing, math.nan, decisions=(left_out,)))
+    return candidates, told(common, names)
 
 
 def run(run: Run) -> str:
     """Scores every source on the shelf and writes ``selection.json`` and ``selection.csv``."""
-    config = run.config
+    config, select = run.config, run.config.select
     prepared = Prepared.read(run)
     target = Task.parse(config.target)
     target_cases = prepared.cases(target, "train")
     scored = _score(run, target_cases, prepared)
-    metrics = chosen_metrics(config.select.metrics)
-    candidates = _candidates(run, scored, prepared)
+    candidates, of_all = _candidates(run, scored, prepared)
     left_out = [c for c in candidates if not c.kept]
     candidates = [c for c in candidates if c.kept]
-    candidates, notes = filter_modality(candidates, target.modality, config.select.modality)
-    candidates = filter_roi(candidates, config.select.roi_keep)
-    by = config.select.rank_by
-    ranked = rank(candidates, by, higher_is_better=METRICS[by].sign > 0) + left_out
-    chances = dict(enumerate(_best_of_draws(ranked, scored, by)))
-    rows = [_row(c, scored.get(c.task), chances.get(i)) for i, c in enumerate(ranked)]
+    candidates, notes = filter_modality(candidates, target.modality, select.modality)
+    notes += of_all
+    candidates = filter_roi(candidates, select.roi_keep)
+    by, names = select.rank_by, chosen_scores(select)
+    sign = scored_by(by)[0].sign
+    ranked = rank(candidates, by, higher_is_better=sign > 0) + left_out
+    shortlist = [c for c in ranked if c.rank is not None]
+    chances = chances_of_best([scored[c.task].found.scores[by] for c in shortlist], sign)
+    of_rank = dict(enumerate(chances))
+    rows = [row(c, scored.get(c.task), of_rank.get(i)) for i, c in enumerate(ranked)]
     counts = np.sum([case.counts.sum(0) for case in target_cases], axis=0)
     if (counts[1:] == 0).any():
-        names = prepared.roi(target).class_names
-        absent = ", ".join(n for n, c in zip(names, counts[1:], strict=True) if c == 0)
+        classes = prepared.roi(target).class_names
+        absent = ", ".join(n for n, c in zip(classes, counts[1:], strict=True) if c == 0)
         notes.append(f"no training subject of the target has the class(es) {absent}")
     folder = run.workdir / "select"
     write_json(
@@ -212,26 +189,20 @@ def run(run: Run) -> str:
             "rank_by": by,
             "label_entropy": float(label_entropy(counts)),
             "n_voxels": int(counts.sum()),
-            "layer": config.select.layer,
+            "layers": list(select.layers),
+            "samples": select.samples,
+            "repetitions": select.repetitions,
+            "pool": [task.name for task in scored],
             "notes": notes,
-            "metrics": {
-                name: {
-                    "direction": METRICS[name].direction,
-                    "range": METRICS[name].range,
-                    "meaning": METRICS[name].meaning,
-                    "reference": METRICS[name].reference,
-                }
-                for name in metrics
-            },
+            "metrics": about_scores(names),
             "sources": rows,
         },
     )
-    (folder / "selection.csv").write_text(_csv(rows, metrics))
-    if not ranked or ranked[0].rank is None:
+    (folder / "selection.csv").write_text(table(rows, names))
+    if not shortlist:
         return "no source could be ranked"
-    best = ranked[0]
-    kept = sum(c.rank is not None for c in ranked)
+    best = shortlist[0]
     return (
-        f"{len(rows)} sources, {kept} on the shortlist; best by {by}: "
+        f"{len(rows)} sources, {len(shortlist)} on the shortlist; best by {by}: "
         f"{best.task.name} ({best.scores[by]:.4f})"
     )

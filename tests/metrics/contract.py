@@ -31,8 +31,9 @@ def check(metric: Callable[..., Any], inputs: np.ndarray, labels: np.ndarray, rt
     """Check it on inputs of shape [n, …] and labels with classes 0, 1, 2 all present.
 
     Order and numbering of voxels and classes, absent classes, masked rows, input left alone,
-    too little to score, unusable input, errors outside `jit`; `vmap`, and `pmap`, which compiles
-    as `jit` does.
+    too little to score, unusable input, errors outside `jit`, also of labels that a caller's `jit`
+    closes over; `vmap` inside `pmap`, which compiles as `jit` does: the scope of float64 ends
+    before the caller's own compilation, where what `vmap` made of an operation may need it.
     """
     n = len(labels)
     before = inputs.copy(), labels.copy()
@@ -77,5 +78,8 @@ def check(metric: Callable[..., Any], inputs: np.ndarray, labels: np.ndarray, rt
     targets = jnp.stack([labels, labels, labels[::-1], labels])
     other = values(metric(inputs[::-1].copy(), labels, num_classes=CLASSES))
     wanted = np.stack([expected, other, expected, expected], axis=1)
-    np.testing.assert_allclose(values(jax.vmap(once)(several, targets)), wanted, rtol)
-    np.testing.assert_allclose(values(jax.pmap(once)(several, targets)), wanted, rtol)
+    found = jax.pmap(jax.vmap(once))(several.reshape(4, 1, *inputs.shape), targets[:, None])
+    np.testing.assert_allclose(values(found)[..., 0], wanted, rtol)
+
+    with pytest.raises(ValueError, match=r"labels must be whole numbers in \[0, 2\]"):
+        jax.jit(lambda inputs: once(inputs, labels - 1))(inputs)

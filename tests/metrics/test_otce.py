@@ -99,6 +99,18 @@ def test_any_epsilon_is_sinkhorn_with_the_whole_matrix():
     assert int(found.iterations) > 1
 
 
+def test_a_small_epsilon_takes_few_sweeps():
+    # Three blocks, the last one filled up. Sinkhorn's own steps from a cold start need hundreds.
+    source, target = clouds(2, 160, 160)
+    with jax.enable_x64(True):
+        found = score(source, target, epsilon=0.01, block_size=64)
+        sharp = score(source, target, epsilon=0.01, threshold=1e-9, block_size=64)
+    assert bool(found.converged)
+    assert bool(sharp.converged)
+    assert int(found.iterations) < 80
+    assert float(found.w_t) == pytest.approx(float(sharp.w_t), rel=1e-2)
+
+
 def test_blocks_change_nothing_and_no_pair_matrix_is_made():
     source, target = clouds(3)
     expected = float(score(source, target))

@@ -17,6 +17,8 @@ from jaxfer.metrics import (
     conditional_log_probs,
     linear_classifier,
     metric,
+    score_names,
+    scored_by,
 )
 
 OF_ONE_TARGET = [n for n, card in METRICS.items() if card.needs in ("probabilities", "features")]
@@ -33,7 +35,7 @@ def test_the_names():
 def test_the_ones_over_every_voxel():
     assert (
         *("leep", "nce", "h_score", "regularized_h_score", "logme"),
-        *("transrate", "gbc", "log_gbc"),
+        *("transrate", "gbc", "log_gbc", "lda"),
     ) == OVER_VOXELS
 
 
@@ -43,6 +45,19 @@ def test_a_card_is_complete(name):
     words = (card.meaning, card.range, card.comparable, card.cost, card.reference, card.departure)
     assert all(words)
     assert card.sign == {"higher": 1, "lower": -1}[card.direction]
+
+
+def test_scores_are_named_by_layer_where_there_are_several():
+    layers = ("decoder_0", "encoder_1")
+    names = score_names(("leep", "logme", "cc_fv", "ncti", "hamming_distance"), layers)
+    assert names == (
+        *("leep", "logme@decoder_0", "logme@encoder_1", "cc_fv"),
+        *("ncti@decoder_0", "ncti@encoder_1", "hamming_distance"),
+    )
+    assert scored_by("logme@encoder_1") == (metric("logme"), "encoder_1")
+    assert scored_by("leep") == (metric("leep"), None)
+    pooled = {name for name, card in METRICS.items() if card.pool_dependent}
+    assert pooled == {"etran", "ncti"} == {n for n, card in METRICS.items() if card.terms}
 
 
 def test_cards_cannot_be_changed():

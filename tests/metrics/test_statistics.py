@@ -158,6 +158,25 @@ def test_an_offset_costs_no_digits(kind, draw):
     assert_equal(found, oracle(kind, shifted), rtol=1e-9)
 
 
+@pytest.mark.parametrize("kind", [FeatureStatistics, ClassFeatureStatistics])
+def test_several_blocks_with_an_outlier_first(kind, draw):
+    # More than two blocks of a batch, the last one not full; the sums' reference is the mean of
+    # the first usable rows, and must serve also where they are not like the others.
+    voxels = draw(3, n=5000)
+    spans = np.logspace(0, -4, FEATURES, dtype=np.float32)
+    features = voxels.features * spans + 100
+    features[:40] = np.nan
+    features[40] += 1000 * spans
+    mask = np.arange(5000) >= 40
+    found = zeros(kind).update(features, voxels.labels, mask=mask)
+    expected = oracle(kind, voxels._replace(features=features[40:], labels=voxels.labels[40:]))
+    assert_equal(found, expected, 1e-7)
+    for name in ("scatter", "scatters"):
+        if hasattr(found, name):
+            ours, theirs = (np.linalg.eigvalsh(getattr(x, name)) for x in (found, expected))
+            np.testing.assert_allclose(ours, theirs, 1e-6)
+
+
 def test_the_classes_together_are_the_features(draw):
     voxels = draw(4)
     labels = np.where(voxels.labels == 1, 2, voxels.labels)  # a class is absent

@@ -88,7 +88,7 @@ class FakeRun:
     def selected(self, sources: list[dict[str, Any]] | None = None) -> FakeRun:
         record = {
             "target": "phantom/clinic/flair/wmh", "rank_by": "leep", "label_entropy": 0.0489,
-            "n_voxels": 123456, "layer": "decoder_0",
+            "n_voxels": 123456, "layers": ["decoder_0"],
             "notes": ["Scores are means over 8 training cases."],
             "metrics": {
                 "nce": {"direction": "higher", "range": "[−H(Y), 0]",
@@ -297,3 +297,42 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def entry() -> Callable[..., dict[str, Any]]:
     """The writer of one source's entry in selection.json."""
     return source
+
+
+@pytest.fixture
+def wide() -> Callable[[FakeRun], Path]:
+    """The writer of a ranking with many scores, of two layers, over voxels and of samples."""
+
+    def write(run: FakeRun) -> Path:
+        layers, metrics = ["decoder_0", "encoder_2"], ["logme", "knn_accuracy", "sfda", "emms"]
+        metrics += ["parc", "transrate", "gbc", "h_score", "f_otce", "ncti", "etran", "lda"]
+        names = ["leep", "nce", *(f"{m}@{layer}" for m in metrics for layer in layers), "otce"]
+        sampled = {"knn_accuracy", "sfda", "emms", "parc", "f_otce", "ncti", "etran"}
+        record = {
+            "target": "phantom/clinic/flair/wmh", "rank_by": "knn_accuracy@encoder_2",
+            "label_entropy": 0.0489, "n_voxels": 123456, "layers": layers, "samples": 1000,
+            "repetitions": 10, "notes": [],
+            "metrics": {n: {"direction": "higher", "range": "[0, 1]", "meaning": f"what {n} means",
+                            "reference": "somewhere"} for n in names},
+            "sources": [],
+        }  # fmt: skip
+        for place in range(4):
+            scores = {n: None if n == "otce" else 0.5 + 0.01 * place for n in names}
+            of_samples = {n: 0.0123 for n in names if n.split("@")[0] in sampled}
+            exact = [n for n in names if n not in of_samples and n != "otce"]
+            changes = {
+                "scores": scores,
+                "standard_errors": of_samples,
+                "intervals": {n: [0.41, 0.67] for n in exact},
+                "balanced": dict.fromkeys(exact, 0.222),
+                "reasons": {"otce": ["needs coefficients"]},
+                "probability_best": 0.25,
+                "seconds": {"forward": 1.25, "statistics": 0.5, "samples": 2.0},
+            }
+            name = f"phantom/site{place}/flair/white-matter"
+            record["sources"].append(source(place + 1, name, 0.0, **changes))
+        run.started()
+        write_json(run.workdir / "select/selection.json", record)
+        return run.workdir
+
+    return write

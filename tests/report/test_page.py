@@ -212,6 +212,21 @@ def test_almost_empty_records_still_make_a_page(fake_run) -> None:
     assert "Best:" not in page.text
 
 
+def test_many_scores_have_a_table_of_their_own(fake_run, wide) -> None:
+    html = write_report(wide(fake_run)).read_text()
+    page = Page(html)
+    text = " ".join(" ".join(page.words).split())
+    assert "All 26 scores" in text
+    assert "1 score that no source has" in text
+    assert "OTCE: needs coefficients" in text
+    # Of the sampled scores one stands beside the 4 sources, and all 14 in the other table.
+    assert text.count("± 0.01230 SE") == 4 * (1 + 14)
+    assert "0.4100 to 0.6700" in text
+    assert "balanced 0.2220" in text
+    assert "10 repetitions of 1,000 voxels" in text
+    assert "the networks 5.0, statistics of all voxels and their intervals 2.0," in text
+
+
 def test_a_picture_whose_file_has_gone_is_left_out_with_a_reason(fake_run) -> None:
     run = fake_run.all()
     (run.workdir / "data/p2_flair.nii.gz").unlink()

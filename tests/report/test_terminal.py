@@ -75,3 +75,21 @@ def test_a_narrow_terminal_still_shows_every_score(finished: Path, width: int) -
 def test_what_has_not_run_has_no_table(fake_run, table, stage: str) -> None:
     with pytest.raises(UserError, match=f"no result of the {stage} stage"):
         table(fake_run.started().workdir)
+
+
+def test_of_many_scores_the_first_are_shown_at_a_hundred_columns(fake_run, wide) -> None:
+    console = Console(file=io.StringIO(), width=100, color_system=None)
+    console.print(ranking_table(wide(fake_run)))
+    text = console.file.getvalue()
+    assert max(map(len, text.splitlines())) <= 100
+    assert "…" not in text
+    assert "22 more scores in select/selection.csv" in text
+    words = text.split()
+    # The score that ranks stands first, and layers under their metric.
+    assert words.index("kNN") < words.index("LogME")
+    assert {"LEEP", "NCE", "encoder_2", "decoder_0"} <= set(words)
+    assert "OTCE" not in words
+
+
+def test_few_scores_need_no_remark(finished: Path) -> None:
+    assert not any("more" in line for line in printed(ranking_table(finished)))

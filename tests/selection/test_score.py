@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import dataclasses
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxfer.errors import UserError
 from jaxfer.metrics import (
     METRICS,
     class_balanced,
     h_score,
     interval,
     label_entropy,
+    lda,
     leep,
     logme,
     nce,
@@ -22,12 +24,14 @@ from jaxfer.metrics import (
 )
 from jaxfer.models.unet import UNet
 from jaxfer.models.zoo import Source
-from jaxfer.selection.score import score_source
+from jaxfer.selection.draw import Sampling
+from jaxfer.selection.score import passes, score_source
 from jaxfer.tasks import IGNORE
 from jaxfer.train.predict import forward, tiles
 
 CLASSES, SOURCES, FEATURES = 3, 4, 3
 ALL = ("leep", "nce", "h_score", "logme")
+SAMPLING = Sampling(samples=20, repetitions=2, noise=0.1)
 ROOM = 300  # voxels of a comparison, so that one compilation serves all
 AWKWARD = [((5, 7, 3), (4, 4)), ((4, 4, 2), (4, 4)), ((3, 2, 4), (4, 4)), ((13, 9, 1), (4, 8))]
 
@@ -57,21 +61,22 @@ class KnowsNothing(UNet):
 
 
 def source(kind=EachPixel):
-    network = kind(num_classes=SOURCES, widths=(FEATURES,))
+    network = kind(num_classes=SOURCES, widths=(FEATURES, 5))
     return Source({}, network, {}, np.zeros((1, 8), bool))
 
 
 def score(cases, kind=EachPixel, *, patch=(4, 4), batch_size=3, layer="decoder_0", **changes):
-    return score_source(
+    found = score_source(
         source(kind),
         cases,
-        metrics=ALL,
-        layer=layer,
-        patch=patch,
-        batch_size=batch_size,
-        key=jax.random.key(0),
-        **changes,
+        **{"metrics": ALL}
+        | {"layers": (layer,), "patch": patch, "batch_size": batch_size}
+        | {"sampling": SAMPLING, "key": jax.random.key(0)}
+        | changes,
     )
+    # One layer alone: its name adds nothing to what these tests compare.
+    short = {name.removesuffix(f"@{layer}"): own for name, own in found.scores.items()}
+    return dataclasses.replace(found, scores=short)
 
 
 def draw(make_case, shape, seed=0, ignored=0.15):
@@ -144,11 +149,12 @@ def test_statistics_are_kept_by_case(make_case):
         usable = case.classes()[case.classes() != IGNORE]
         counts = np.bincount(usable, minlength=CLASSES)
         np.testing.assert_array_equal(np.asarray(own.labels.hard_joint).sum(1), counts)
-        np.testing.assert_array_equal(own.features.counts, counts)
-        np.testing.assert_array_equal(own.predictions.counts, counts)
+        np.testing.assert_array_equal(own.features["decoder_0"].counts, counts)
+        for predictions in own.predictions:
+            np.testing.assert_array_equal(predictions.counts, counts)
         assert float(nce_from_statistics(own.labels)) == pytest.approx(float(alone["nce"]))
     # The table of the second pass is of all cases, not of each.
-    total = sum(np.asarray(own.predictions.log_sums).sum() for own in found.cases)
+    total = sum(np.asarray(own.predictions[0].log_sums).sum() for own in found.cases)
     number = float(found.scores["leep"].n_used)
     assert total / number == pytest.approx(float(at_once(cases)["leep"]), rel=1e-5)
 
@@ -189,16 +195,10 @@ def test_a_source_that_breaks_down_has_no_score(make_case):
 def test_every_tile_is_told_and_only_what_was_asked_for_is_scored(make_case):
     told: list[int] = []
     case = draw(make_case, (9, 7, 2), 12)
-    found = score_source(
-        source(),
-        [case],
-        metrics=("nce",),
-        layer="decoder_0",
-        patch=(4, 4),
-        batch_size=5,
-        key=jax.random.key(0),
-        on_tiles=told.append,
-    )
+    found = score([case], metrics=("nce",), batch_size=5, on_tiles=told.append)
+    assert found.cases[0].features == {}
+    assert found.cases[0].predictions is None
+    assert found.samples == {}
     assert sum(told) == len(tiles((9, 7, 2), (4, 4), 0.0))
     assert list(found.scores) == ["nce"]
     assert set(ALL) <= set(METRICS)
@@ -210,24 +210,81 @@ def test_the_balanced_scores_are_of_the_balanced_statistics(make_case):
     balanced = class_balanced(found.cases[0].labels)
     masses = np.asarray(balanced.joint).sum(1)
     assert masses == pytest.approx([masses.mean()] * CLASSES)
-    assert float(found.balanced["nce"]) == pytest.approx(float(nce_from_statistics(balanced)))
-    assert float(found.balanced["nce"]) != pytest.approx(float(found.scores["nce"]), rel=1e-4)
+    nce_balanced = found.scores["nce"].balanced
+    assert nce_balanced == pytest.approx(float(nce_from_statistics(balanced)))
+    assert nce_balanced != pytest.approx(float(found.scores["nce"]), rel=1e-4)
     # An ignorant source scores minus the entropy of equal shares, whatever the prevalence.
     flat = make_case(case.classes(), CLASSES, np.zeros((6, 5, 2)))
     for name in ("leep", "nce"):
-        assert float(score([flat]).balanced[name]) == pytest.approx(-np.log(CLASSES), rel=1e-5)
+        assert score([flat]).scores[name].balanced == pytest.approx(-np.log(CLASSES), rel=1e-5)
 
 
 def test_the_draws_are_of_subjects_and_the_same_for_every_source(make_case):
     cases = [draw(make_case, (6, 5, 2), seed) for seed in (11, 12, 13)]
     first, second = score(cases), score(cases)
-    for name, drawn in first.draws.items():
-        np.testing.assert_array_equal(drawn, second.draws[name])
-        low, high, undefined = interval(drawn)
+    for name, own in first.scores.items():
+        np.testing.assert_array_equal(own.draws, second.scores[name].draws)
+        low, high, undefined = interval(own.draws)
         assert undefined == 0
         assert low < high
     # One subject says nothing of others.
-    assert np.isnan(np.asarray(score(cases[:1]).draws["nce"])).all()
+    assert np.isnan(score(cases[:1]).scores["nce"].draws).all()
+
+
+def test_lda_is_that_of_all_voxels_in_two_passes(make_case):
+    told: list[int] = []
+    cases = [draw(make_case, (9, 7, 2), seed) for seed in (15, 16)]
+    found = score(cases, metrics=("lda",), on_tiles=told.append)
+    assert sum(told) == passes(["lda"]) * 2 * len(tiles((9, 7, 2), (4, 4), 0.0))
+    labels = np.concatenate([case.classes().reshape(-1) for case in cases])
+    pixels = np.concatenate([np.asarray(case.image()).reshape(-1) for case in cases])
+    used = labels != IGNORE
+    image = jnp.asarray(pixels[used], jnp.float32).reshape(1, 1, -1, 1)
+    values = np.asarray(forward(source().model, {}, image)[1]["decoder_0"])[0, 0]
+    expected = float(lda(values, labels[used], num_classes=CLASSES))
+    assert float(found.scores["lda"]) == pytest.approx(expected, rel=1e-5)
+    assert found.scores["lda"].n_used == used.sum()
+    # The sums of the cases are those of the whole, and are drawn by subject.
+    low, high, _ = interval(found.scores["lda"].draws)
+    assert low < expected < high
+
+
+def test_balanced_lda_is_that_of_the_rare_classes_repeated(make_case):
+    classes = np.array([0] * 6 + [1] * 3 + [2] * 2 + [IGNORE]).reshape(4, 3, 1)
+    image = np.random.default_rng(20).standard_normal(classes.shape) + 0.5 * classes
+    found = score([make_case(classes, CLASSES, image)], metrics=("lda",)).scores["lda"]
+    labels = classes.reshape(-1)[:-1]
+    pixels = image.astype(np.float16).reshape(-1)[:-1]
+    values = forward(source().model, {}, jnp.asarray(pixels, jnp.float32).reshape(1, 1, -1, 1))
+    repeats = np.array([1, 2, 3])[labels]
+    rows = np.asarray(values[1]["decoder_0"])[0, 0].repeat(repeats, 0)
+    expected = lda(rows, labels.repeat(repeats), num_classes=CLASSES)
+    assert found.balanced == pytest.approx(float(expected), rel=1e-5)
+    assert found.balanced != pytest.approx(float(found), rel=1e-3)
+
+
+def test_a_full_disk_is_one_message(make_case, monkeypatch):
+    def full(**_):
+        return open("/dev/full", "wb", buffering=0)
+
+    monkeypatch.setattr("jaxfer.selection.kept.tempfile.NamedTemporaryFile", full)
+    with pytest.raises(UserError, match="cannot be kept here") as told:
+        score([draw(make_case, (5, 4, 2), 17)])
+    assert "No space left on device" in str(told.value)
+    assert "--workdir" in told.value.mend
+    # Without LEEP nothing is kept, and nothing can fail.
+    found = score([draw(make_case, (5, 4, 2), 17)], metrics=("nce",))
+    assert np.isfinite(float(found.scores["nce"]))
+
+
+def test_a_folder_that_cannot_be_written_to_is_one_message(make_case, tmp_path):
+    with pytest.raises(UserError, match="cannot be kept here"):
+        score([draw(make_case, (5, 4, 2), 18)], scratch=tmp_path / "nowhere")
+
+
+def test_seconds_are_told(make_case):
+    found = score([draw(make_case, (5, 4, 2), 19)], metrics=("nce", "sfda"))
+    assert all(second > 0 for second in dataclasses.asdict(found.seconds).values())
 
 
 class SeesItsTile(EachPixel):
@@ -241,9 +298,10 @@ def test_slices_of_the_cases_plane_are_scored(make_case):
     case = draw(make_case, (5, 6, 4), ignored=0.0)
     image, classes = np.asarray(case.image()), case.classes()
     turned = make_case(np.moveaxis(classes, 1, 2), CLASSES, np.moveaxis(image, 1, 2))
-    found = score([replace(case, plane="coronal")], SeesItsTile).scores
+    found = score([dataclasses.replace(case, plane="coronal")], SeesItsTile).scores
     expected = score([turned], SeesItsTile).scores
     axial = score([case], SeesItsTile).scores
-    for name in ALL:
+    for name in found:
         assert float(found[name]) == pytest.approx(float(expected[name]), rel=1e-6)
-    assert float(found["leep"]) != pytest.approx(float(axial["leep"]), rel=1e-3)
+    name = next(n for n in found if n.startswith("leep"))
+    assert float(found[name]) != pytest.approx(float(axial[name]), rel=1e-3)

@@ -23,7 +23,7 @@ def test_every_source_is_in_the_ranking_with_every_score(demo: Path) -> None:
     config = _json(demo / "config.json")
     assert sorted(row["source"] for row in selection["sources"]) == sorted(config["sources"])
     for row in selection["sources"]:
-        assert set(row["scores"]) == {"leep", "nce", "h_score", "logme"}
+        assert set(row["scores"]) == {"leep", "nce", "h_score@decoder_0", "logme@decoder_0"}
         assert all(np.isfinite(v) for v in row["scores"].values())
         assert row["decisions"]
         assert row["kept"] == all(d["kept"] for d in row["decisions"])

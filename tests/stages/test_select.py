@@ -1,0 +1,119 @@
+"""The stage select in this process: what its files say, and what it refuses."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from configs.demo import get_config
+from jaxfer.config import chosen_scores, validate
+from jaxfer.errors import UserError
+from jaxfer.stages import select
+from jaxfer.stages.run import Run
+
+
+@pytest.fixture
+def again(demo: Path, tmp_path: Path) -> Callable[..., Run]:
+    """The finished toy run, its selection asked for otherwise; the original stays as it is."""
+    workdir = tmp_path / "copy"
+    shutil.copytree(demo, workdir, ignore=shutil.ignore_patterns("store", "finetune", "evaluate"))
+    (workdir / "store").symlink_to(demo / "store")
+
+    def run(**changes: object) -> Run:
+        config = get_config("tiny")
+        config.select.update(changes)
+        return Run(config, workdir, Console(quiet=True))
+
+    return run
+
+
+def test_layers_and_samples_stand_in_the_files(again: Callable[..., Run]) -> None:
+    run = again(
+        metrics=("leep", "logme", "sfda", "f_otce", "ncti", "otce"),
+        layers=("encoder_1", "decoder_0"),
+        rank_by="ncti@encoder_1",
+        modality="none",
+        roi_keep=0,
+        samples=50,
+        repetitions=3,
+    )
+    validate(run.config)
+    told = select.run(run)
+    assert "best by ncti@encoder_1" in told
+    names = chosen_scores(run.config.select)
+    record = json.loads((run.workdir / "select" / "selection.json").read_text())
+    assert tuple(record["metrics"]) == names
+    assert record["layers"] == ["encoder_1", "decoder_0"]
+    assert record["metrics"]["logme@encoder_1"]["over"] == "every voxel"
+    assert record["metrics"]["sfda@decoder_0"]["over"] == "samples"
+    assert record["metrics"]["ncti@decoder_0"]["pool_dependent"]
+    assert sorted(record["pool"]) == sorted(run.config.sources)
+    exact = {"leep", "logme@encoder_1", "logme@decoder_0"}
+    for row in record["sources"]:
+        assert {k for k, v in row["scores"].items() if v is None} == {
+            "otce@encoder_1",
+            "otce@decoder_0",
+        }
+        assert set(row["intervals"]) == set(row["balanced"]) == exact
+        missing = {"otce@encoder_1", "otce@decoder_0"}
+        assert set(row["standard_errors"]) == set(names) - exact - missing
+        assert all(v >= 0 for v in row["standard_errors"].values())
+        assert "coefficients" in row["reasons"]["otce@decoder_0"][0]
+        assert all(second > 0 for second in row["seconds"].values())
+    scores = [row["scores"]["ncti@encoder_1"] for row in record["sources"]]
+    assert scores == sorted(scores, reverse=True)
+    # Said once of all sources, not of each.
+    assert any(note.startswith("otce: needs coefficients") for note in record["notes"])
+    assert sum(row["probability_best"] for row in record["sources"]) == pytest.approx(1)
+    with (run.workdir / "select" / "selection.csv").open() as lines:
+        rows = list(csv.DictReader(lines))
+    assert float(rows[0]["ncti@encoder_1"]) == scores[0]
+    error = record["sources"][0]["standard_errors"]["sfda@decoder_0"]
+    assert float(rows[0]["sfda@decoder_0_standard_error"]) == error
+    assert rows[0]["otce@decoder_0"] in ("", "nan")
+    assert math.isfinite(float(rows[0]["logme@encoder_1_low"]))
+    assert list((run.workdir / "select").glob("*.log_probs")) == []
+
+
+def test_a_source_whose_data_have_gone_is_scored_but_not_by_its_voxels(
+    again: Callable[..., Run],
+) -> None:
+    run = again(metrics=("leep", "f_otce"), samples=20, repetitions=2)
+    path = run.workdir / "prepare" / "prepared.json"
+    prepared = json.loads(path.read_text())
+    gone = run.config.sources[0]
+    prepared["unavailable"][gone] = "its data are not there"
+    path.write_text(json.dumps(prepared))
+    select.run(run)
+    record = json.loads((run.workdir / "select" / "selection.json").read_text())
+    (row,) = (row for row in record["sources"] if row["source"] == gone)
+    assert row["scores"]["leep"] is not None
+    assert row["scores"]["f_otce@decoder_0"] is None
+    (reason,) = row["reasons"]["f_otce@decoder_0"]
+    assert reason == "the source's own voxels are not at hand: its data are not there"
+    assert any(reason in flag for flag in row["flags"])
+
+
+def test_what_does_not_fit_on_the_shelf_is_told_at_once(again: Callable[..., Run]) -> None:
+    run = again(layers=("encoder_2",), rank_by="leep")
+    folder = sorted((run.workdir / "sources").iterdir())[0]
+    card = json.loads((folder / "card.json").read_text())
+    (folder / "card.json").write_text(json.dumps(card | {"masks_size": 4096}))
+    np.save(folder / "masks.npy", np.packbits(np.ones((2, 4096), bool), axis=1))
+    before = (run.workdir / "select" / "selection.json").read_bytes()
+    with pytest.raises(UserError) as told:
+        select.run(run)
+    message = str(told.value)
+    assert "has no such layer; found encoder_2; allowed encoder_0, encoder_1, decoder_0" in message
+    assert f"{folder}: its masks lie on another grid" in message
+    assert "found 4096 voxels; allowed 262144" in message
+    assert message.count("encoder_2") == len(run.config.sources)
+    assert (run.workdir / "select" / "selection.json").read_bytes() == before
