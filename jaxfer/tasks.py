@@ -42,13 +42,29 @@ class RoI:
 
 
 @dataclass(frozen=True)
+class Image:
+    """Where an image lies: a file, and which of its channels if it holds several.
+
+    Attributes:
+        path: of the file.
+        channel: index along the file's fourth axis; None: the file is the image.
+    """
+
+    path: Path
+    channel: int | None = None
+
+    def __str__(self) -> str:
+        return str(self.path) if self.channel is None else f"{self.path}, channel {self.channel}"
+
+
+@dataclass(frozen=True)
 class Case:
     """One scan session of one subject: images by modality, one label map, a site."""
 
     id: str
     subject: str
     site: str
-    images: Mapping[str, Path]
+    images: Mapping[str, Image]
     label: Path | None
 
 

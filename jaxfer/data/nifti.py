@@ -68,9 +68,18 @@ def _open(path: Path) -> SpatialImage:
     return image
 
 
-def _grid(path: Path, image: SpatialImage) -> tuple[int, int, int]:
-    """The three axes of an image; trailing axes of length 1 are dropped."""
+def _grid(path: Path, image: SpatialImage, channel: int | None) -> tuple[int, int, int]:
+    """The three axes of an image, or of a channel of it; trailing axes of length 1 are dropped."""
     shape = [int(s) for s in image.shape]
+    if channel is not None:
+        if len(shape) != 4 or channel >= shape[3]:
+            raise UserError(
+                f"{path}: it has no channel {channel}",
+                found=f"shape {' × '.join(map(str, shape))}",
+                allowed=f"four axes, the last of length {channel + 1} or more",
+                mend="name as many modalities as the file has channels, in their order",
+            )
+        shape.pop()
     while len(shape) > 3 and shape[-1] == 1:
         shape.pop()
     if len(shape) != 3 or image.get_data_dtype().kind not in "fiu":
@@ -83,10 +92,10 @@ def _grid(path: Path, image: SpatialImage) -> tuple[int, int, int]:
     return shape[0], shape[1], shape[2]
 
 
-def read_header(path: Path) -> Header:
-    """Grid, affine and voxel sizes of a 3-D image, without its voxels."""
+def read_header(path: Path, channel: int | None = None) -> Header:
+    """Grid, affine and voxel sizes of a 3-D image, or of a channel of a 4-D one."""
     image = _open(path)
-    shape = _grid(path, image)
+    shape = _grid(path, image, channel)
     affine = np.asarray(image.affine, np.float64)
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
         raise UserError(
@@ -109,15 +118,17 @@ def _voxels(path: Path, image: SpatialImage) -> np.ndarray:
     return array
 
 
-def read_volume(path: Path) -> Shaped[np.ndarray, "x y z"]:
+def read_volume(path: Path, channel: int | None = None) -> Shaped[np.ndarray, "x y z"]:
     """The voxels of a 3-D image, scaled as its header says; trailing axes of length 1 are dropped.
 
-    Floating-point files come as float32, whole-number files without scaling in their own type.
+    With a channel, those of one volume of a 4-D image. Floating-point files come as float32,
+    whole-number files without scaling in their own type.
     """
     image = _open(path)
-    shape = _grid(path, image)
+    shape = _grid(path, image, channel)
     try:
-        array = _voxels(path, image).reshape(shape)
+        array = _voxels(path, image)
+        array = (array if channel is None else array[..., channel]).reshape(shape)
     except (*_UNREADABLE, MemoryError) as error:
         raise _unreadable(path, error) from error
     if array.dtype.kind == "f":

@@ -78,11 +78,12 @@ def _present(case: Case, modalities: tuple[str, ...]) -> tuple[str, ...]:
 def case_fingerprint(case: Case, modalities: tuple[str, ...], how: Preprocessing) -> dict:
     """What decides a stored case: its files as they are on disk, and the preprocessing."""
     present = _present(case, modalities)
-    files = [case.images[m] for m in present] + ([case.label] if case.label else [])
+    files = [case.images[m].path for m in present] + ([case.label] if case.label else [])
     stats = [(str(f.resolve()), f.stat().st_size, f.stat().st_mtime_ns) for f in files]
     return {
         "files": [list(s) for s in stats],
         "modalities": list(present),
+        "channels": [case.images[m].channel for m in present],
         "preprocessing": json.loads(json.dumps(dataclasses.asdict(how))),
     }
 
@@ -98,8 +99,9 @@ def _smallest_type(labels: np.ndarray) -> np.ndarray:
 
 
 def _write(case: Case, modalities: tuple[str, ...], how: Preprocessing, folder: Path) -> Geometry:
-    header = read_header(case.images[modalities[0]])
-    images = {m: read_volume(case.images[m]) for m in modalities}
+    first = case.images[modalities[0]]
+    header = read_header(first.path, first.channel)
+    images = {m: read_volume(case.images[m].path, case.images[m].channel) for m in modalities}
     whole = preprocess.field_of_view(header.shape, header.affine, how.spacing)
     if how.skull_stripped:
         brain = np.zeros(header.shape, bool)

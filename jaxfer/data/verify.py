@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 
 from jaxfer.data.nifti import Header, read_header, read_volume
 from jaxfer.errors import Problem, UserError
-from jaxfer.tasks import Case, Dataset
+from jaxfer.tasks import Case, Dataset, Image
 
 AFFINE_TOLERANCE = 0.05
 """Largest distance, in voxels, between the same corner of two grids that count as one grid."""
@@ -23,7 +22,7 @@ def corner_distance(a: Header, b: Header) -> float:
     return float(distance / min(a.spacing))
 
 
-def _grids(headers: Mapping[Path, Header]) -> list[Problem]:
+def _grids(headers: Mapping[Image, Header]) -> list[Problem]:
     """Whether the files of a case lie on the grid of the first of them."""
     problems: list[Problem] = []
     reference, *others = headers
@@ -54,14 +53,14 @@ def _grids(headers: Mapping[Path, Header]) -> list[Problem]:
     return problems
 
 
-def _problem(file: Path, error: UserError) -> Problem:
-    what = error.what.removeprefix(f"{file}: ")
+def _problem(file: Image, error: UserError) -> Problem:
+    what = error.what.removeprefix(f"{file.path}: ")
     return Problem("error", str(file), what, error.found, error.allowed, error.mend)
 
 
-def _image_content(file: Path) -> list[Problem]:
+def _image_content(file: Image) -> list[Problem]:
     try:
-        image = read_volume(file)
+        image = read_volume(file.path, file.channel)
     except UserError as error:
         return [_problem(file, error)]
     bad = int(image.size - np.isfinite(image).sum())
@@ -90,9 +89,9 @@ def _image_content(file: Path) -> list[Problem]:
     return []
 
 
-def _label_content(file: Path, dataset: Dataset) -> list[Problem]:
+def _label_content(file: Image, dataset: Dataset) -> list[Problem]:
     try:
-        label = read_volume(file)
+        label = read_volume(file.path, file.channel)
     except UserError as error:
         return [_problem(file, error)]
     bad = ~np.isfinite(label) | (label != np.round(label))
@@ -163,16 +162,17 @@ def verify_cases(
     problems: list[Problem] = []
     for case in cases:
         images = [case.images[m] for m in modalities if m in case.images]
-        headers: dict[Path, Header] = {}
-        for file in [*images, case.label] if case.label else images:
+        label = Image(case.label) if case.label else None
+        headers: dict[Image, Header] = {}
+        for file in [*images, label] if label else images:
             try:
-                headers[file] = read_header(file)
+                headers[file] = read_header(file.path, file.channel)
             except UserError as error:
                 problems.append(_problem(file, error))
         if headers:
             problems += _grids(headers)
         for file in headers:
-            content = _label_content(file, dataset) if file == case.label else _image_content(file)
+            content = _label_content(file, dataset) if file == label else _image_content(file)
             problems += content
         on_case(case.id)
     return problems

@@ -331,6 +331,7 @@ def _test_cases(path: Path, workdir: Path) -> tuple[TestCase, ...]:
                     for method, seeds in entry["predictions"].items()
                 },
                 risk=workdir / entry["risk"] if entry.get("risk") else None,
+                channel=int(entry.get("channel") or 0),
             )
             for entry in _json(path)
         )

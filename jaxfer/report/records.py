@@ -106,7 +106,10 @@ class CaseScore:
 
 @dataclass(frozen=True)
 class TestCase:
-    """Where the image, truth, predictions (by method, by seed) and risk map of a test case lie."""
+    """Where the image, truth, predictions (by method, by seed) and risk map of a test case lie.
+
+    Of an image file with several volumes, the channel was used.
+    """
 
     __test__ = False
 
@@ -116,6 +119,7 @@ class TestCase:
     label: Path
     predictions: Mapping[str, Mapping[int, Path]]
     risk: Path | None
+    channel: int = 0
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from jaxfer.data.store import Preprocessing, StoredCase, case_fingerprint, store
 from jaxfer.data.verify import verify_cases
 from jaxfer.errors import Problem, UserError, raise_problems
 from jaxfer.stages.run import Run, read_json, write_json
-from jaxfer.tasks import Case, Dataset, RoI, Task
+from jaxfer.tasks import Case, Dataset, Image, RoI, Task
 
 Splits = dict[str, dict[str, list[str]]]
 
@@ -195,7 +195,9 @@ def _build(run: Run, plan: _Plan) -> dict[str, dict[str, Any]]:
                     "site": case.site,
                     "folder": str(stored.folder.resolve()),
                     "images": {
-                        m: str(path.resolve()) for m, path in case.images.items() if m in modalities
+                        m: {"path": str(image.path.resolve()), "channel": image.channel}
+                        for m, image in case.images.items()
+                        if m in modalities
                     },
                     "label": str(case.label.resolve()) if case.label else None,
                 }
@@ -281,10 +283,11 @@ class Prepared:
     def preprocessing(self, task: Task) -> Mapping[str, Any]:
         return self.record["datasets"][task.dataset]["preprocessing"]
 
-    def files(self, task: Task, case: str) -> tuple[Path, Path]:
+    def files(self, task: Task, case: str) -> tuple[Image, Path]:
         """The image and the label map of a case, as they were downloaded."""
         known = self.record["datasets"][task.dataset]["cases"][case]
-        return Path(known["images"][task.modality]), Path(known["label"])
+        image = known["images"][task.modality]
+        return Image(Path(image["path"]), image["channel"]), Path(known["label"])
 
     def cases(self, task: Task, part: str) -> list[TaskCase]:
         """The cases of a task's split ('train', 'validation', 'test')."""

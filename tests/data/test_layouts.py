@@ -13,7 +13,7 @@ from jaxfer.data.layouts import LAYOUTS, folder_of, read_dataset
 from jaxfer.data.phantom import SITES, write_collection
 from jaxfer.data.verify import verify_cases
 from jaxfer.errors import Problem, UserError
-from jaxfer.tasks import Dataset
+from jaxfer.tasks import Dataset, Image
 
 MSD = {"layout": "msd", "folder": "Task", "modality": "t1", "skull_stripped": True}
 OPEN_MS = {"layout": "open_ms", "folder": "patients"}
@@ -142,7 +142,7 @@ def test_msd_cases_labels_and_roi(tmp_path: Path, describe: Callable) -> None:
     assert [c.id for c in dataset.cases] == ["a.1", "b_2"]
     case = dataset.cases[1]
     assert case.subject == "b_2"
-    assert case.images == {"t1": tmp_path / "Task/imagesTr/b_2.nii.gz"}
+    assert case.images == {"t1": Image(tmp_path / "Task/imagesTr/b_2.nii.gz")}
     assert case.label == tmp_path / "Task/labelsTr/b_2.nii.gz"
     assert dataset.label_names == {0: "bg", 1: "Anterior", 2: "Posterior"}
     assert dataset.roi("some").classes == (("Anterior", (1,)), ("Posterior", (2,)))
@@ -297,10 +297,10 @@ def test_open_ms_modalities_and_debris(tmp_path: Path, patient: Callable) -> Non
     assert problems == []
     assert [c.id for c in dataset.cases] == ["patient03", "patient07"]
     assert dict(dataset.cases[1].images) == {
-        "flair": folder / "FLAIR_N4.nii.gz",
-        "t1": folder / "T1_x.nii.gz",
-        "t1ce": folder / "T1POST_x.nii.gz",
-        "t2": folder / "t2_x.nii",
+        "flair": Image(folder / "FLAIR_N4.nii.gz"),
+        "t1": Image(folder / "T1_x.nii.gz"),
+        "t1ce": Image(folder / "T1POST_x.nii.gz"),
+        "t2": Image(folder / "t2_x.nii"),
     }
     assert dataset.cases[1].label == folder / "GOLD_STANDARD_N4.nii.gz"
     assert dataset.cases[1].site == "ljubljana"
@@ -358,7 +358,7 @@ def test_phantom_reads_what_the_generator_writes(
     (case,) = dataset.cases
     assert (case.id, case.subject, case.site) == ("clinic-001", "clinic-001", "clinic")
     files = set((tmp_path / "made" / "clinic" / "clinic-001").iterdir())
-    assert {*case.images.values(), case.label} == files
+    assert {*(i.path for i in case.images.values()), case.label} == files
     assert set(case.images) == {"t1", "t2", "flair"}
     assert dataset.synthetic
     assert dataset.roi("WMH").classes == (("WMH", (4,)),)

@@ -57,7 +57,7 @@ def test_sound_cases_have_no_problem(make_case: Make, dataset_of: Of, affine: np
 def test_every_kind_of_problem_appears_at_once(make_case: Make, dataset_of: Of) -> None:
     names = "sound gone noimage shape affine nan inf constant half unknown negative empty cut 4d"
     cases = {name: make_case(name, seed=i) for i, name in enumerate(names.split())}
-    image = {name: case.images["t1"] for name, case in cases.items()}
+    image = {name: case.images["t1"].path for name, case in cases.items()}
     label = {name: case.label for name, case in cases.items() if case.label}
 
     label["gone"].unlink()
@@ -115,9 +115,9 @@ def test_every_kind_of_problem_appears_at_once(make_case: Make, dataset_of: Of) 
 def test_one_problem_of_a_case_hides_no_other(make_case: Make, dataset_of: Of) -> None:
     case = make_case("a", modalities=("t1", "t2", "flair"))
     assert case.label
-    case.images["t1"].unlink()
-    edit(case.images["t2"], lambda a: spoilt(a, np.nan))
-    edit(case.images["flair"], lambda a: a[:, :-2])
+    case.images["t1"].path.unlink()
+    edit(case.images["t2"].path, lambda a: spoilt(a, np.nan))
+    edit(case.images["flair"].path, lambda a: a[:, :-2])
     edit(case.label, lambda a: spoilt(a, 9).astype(np.uint8))
     problems = verify_cases(dataset_of(case), [case], ("t1", "t2", "flair"))
     found = seen(problems)
@@ -182,7 +182,7 @@ def test_whole_numbers_stored_as_floats_are_labels(make_case: Make, dataset_of: 
 
 def test_only_what_is_asked_for_is_looked_at(make_case: Make, dataset_of: Of) -> None:
     case = make_case("a", modalities=("t1", "t2"))
-    case.images["t2"].unlink()
+    case.images["t2"].path.unlink()
     assert verify_cases(dataset_of(case), [case], ("t1", "flair")) == []
     unlabelled = replace(case, label=None)
     assert verify_cases(dataset_of(unlabelled), [unlabelled], ("t1",)) == []
@@ -191,7 +191,7 @@ def test_only_what_is_asked_for_is_looked_at(make_case: Make, dataset_of: Of) ->
 
 def test_progress_is_told_case_by_case(make_case: Make, dataset_of: Of) -> None:
     cases = [make_case(name) for name in ("b", "a", "c")]
-    cases[1].images["t1"].unlink()
+    cases[1].images["t1"].path.unlink()
     cases[1].label.unlink()
     told: list[str] = []
     verify_cases(dataset_of(*cases), cases, ("t1",), on_case=told.append)

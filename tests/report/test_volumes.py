@@ -39,10 +39,11 @@ def test_every_storage_is_shown_alike(tmp_path: Path, axes: str) -> None:
     assert volume.aspect == 2.0
 
 
-def test_of_several_volumes_the_first_is_read(tmp_path: Path) -> None:
+def test_of_several_volumes_one_is_read(tmp_path: Path) -> None:
     values = np.stack([np.full((2, 3, 4), i, np.int16) for i in (7, 9)], axis=-1)
     nibabel.save(nibabel.Nifti1Image(values, np.eye(4)), tmp_path / "series.nii.gz")
     assert np.array_equal(read_volume(tmp_path / "series.nii.gz").values, values[..., 0])
+    assert np.array_equal(read_volume(tmp_path / "series.nii.gz", 1).values, values[..., 1])
 
 
 @pytest.mark.parametrize("content", [b"", b"not an image"])

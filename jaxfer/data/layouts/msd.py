@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from ml_collections import ConfigDict
 
 from jaxfer.errors import Problem, UserError
-from jaxfer.tasks import Case, Dataset, RoI
+from jaxfer.tasks import Case, Dataset, Image, RoI
 
 ABOUT = (
     "the Medical Segmentation Decathlon (medicaldecathlon.com, CC BY-SA 4.0), "
@@ -102,7 +102,7 @@ def read(name: str, folder: Path, settings: ConfigDict) -> tuple[Dataset, list[P
                     "take one of the entries out of dataset.json",
                 )
             )
-        cases[case] = Case(case, case, "1", {settings.modality: image}, label)
+        cases[case] = Case(case, case, "1", {settings.modality: Image(image)}, label)
     if not cases and not problems:
         problems.append(Problem("error", str(path), "no case is listed under 'training'"))
     roi = settings.get("roi", name)

@@ -8,7 +8,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from jaxfer.errors import Problem
-from jaxfer.tasks import Case, Dataset, RoI
+from jaxfer.tasks import Case, Dataset, Image, RoI
 
 ABOUT = (
     "'3D MR image database of multiple sclerosis patients with white matter lesion "
@@ -61,7 +61,7 @@ def read(name: str, folder: Path, settings: ConfigDict) -> tuple[Dataset, list[P
                         "move the others elsewhere",
                     )
                 )
-        images = {_MODALITIES[k]: v[0] for k, v in found.items() if k != _LABEL}
+        images = {_MODALITIES[k]: Image(v[0]) for k, v in found.items() if k != _LABEL}
         if _LABEL not in found:
             unused.setdefault("consensus mask (GOLD_STANDARD_*)", []).append(patient.name)
         elif not images:

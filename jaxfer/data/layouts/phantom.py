@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 
 from jaxfer.data.phantom.generate import LABEL_NAMES
 from jaxfer.errors import Problem
-from jaxfer.tasks import Case, Dataset, RoI
+from jaxfer.tasks import Case, Dataset, Image, RoI
 
 ABOUT = "the semi-synthetic collection that the prepare stage makes from the MNI152 templates"
 SETTINGS = {
@@ -44,7 +44,7 @@ def read(name: str, folder: Path, settings: ConfigDict) -> tuple[Dataset, list[P
     for site, count in zip(settings.sites, settings.subjects, strict=True):
         for subject in (f"{site}-{number:03d}" for number in range(1, count + 1)):
             stem = folder / site / subject / subject
-            images = {m: Path(f"{stem}_{m}.nii.gz") for m in ("t1", "t2", "flair")}
+            images = {m: Image(Path(f"{stem}_{m}.nii.gz")) for m in ("t1", "t2", "flair")}
             cases.append(Case(subject, subject, site, images, Path(f"{stem}_seg.nii.gz")))
     dataset = Dataset(
         name=name,
