@@ -93,13 +93,16 @@ class Dataset:
     synthetic: bool = False
 
     def roi(self, name: str) -> RoI:
-        """The RoI of that name: a declared group, or a single label."""
+        """The RoI of that name: a declared group, or a single label that is not ignored."""
         if name in self.rois:
             return self.rois[name]
-        for value, label in self.label_names.items():
-            if label == name and value != 0:
-                return RoI(name, ((name, (value,)),))
-        singles = [label for value, label in self.label_names.items() if value != 0]
+        singles = {
+            label: value
+            for value, label in self.label_names.items()
+            if value != 0 and value not in self.ignore
+        }
+        if name in singles:
+            return RoI(name, ((name, (singles[name],)),))
         raise UserError(
             f"dataset '{self.name}' has no RoI of this name",
             found=name,
