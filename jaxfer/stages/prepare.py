@@ -109,7 +109,12 @@ def _plan(run: Run) -> _Plan:
             continue
         dataset = datasets[task.dataset]
         dataset.roi(task.roi)
-        cases = dataset.select(task.site, task.modality)
+        try:
+            cases = dataset.select(task.site, task.modality)
+        except UserError:
+            # A site or modality may be unknown just because of what is wrong with the files.
+            raise_problems(problems, "the data have problems")
+            raise
         if task == target:
             splits[task.name] = target_split(
                 cases,

@@ -96,7 +96,8 @@ def read(name: str, folder: Path, settings: ConfigDict) -> tuple[Dataset, list[P
     problems: list[Problem] = []
     found = by_folder(folder, ends_in(suffixes), problems)
     cases = [_case(case, files, settings.year) for case, _, files in found]
-    if not cases:
+    if not any(case.images for case in cases):
+        cases = []
         known = Problem("error", str(folder), "no case", "no folder with such files", ABOUT)
         problems.append(_other_names(folder, settings.year) or known)
     dataset = Dataset(

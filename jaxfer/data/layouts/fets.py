@@ -87,8 +87,9 @@ def institutions(path: Path, problems: list[Problem]) -> dict[str, str]:
 def _with_sites(path: Path, cases: Sequence[Case], problems: list[Problem]) -> list[Case]:
     before = len(problems)
     sites = institutions(path, problems)
+    sound = len(problems) == before
     unlisted = [c.id for c in cases if c.id.lower() not in sites]
-    if unlisted and len(problems) == before:
+    if unlisted and sound:
         severity = "error" if len(unlisted) == len(cases) else "warning"
         what = f"it does not list {len(unlisted)} case(s): their site is '{_UNKNOWN}'"
         mend = "take the table of this very download"
@@ -96,7 +97,7 @@ def _with_sites(path: Path, cases: Sequence[Case], problems: list[Problem]) -> l
             Problem(severity, str(path), what, some(unlisted), "every case's folder", mend)
         )
     absent = sorted(sites.keys() - {c.id.lower() for c in cases})
-    if absent and len(problems) == before:
+    if absent and sound:
         what = f"{len(absent)} of its subjects have no folder"
         problems.append(
             Problem("warning", str(path), what, some(absent), "a folder each", "unpack it again")

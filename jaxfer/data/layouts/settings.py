@@ -75,8 +75,9 @@ def check(name: str, entry: ConfigDict, known: Mapping[str, Setting]) -> list[Pr
     known = {**COMMON, **known}
     for field, setting in known.items():
         if (setting.required or field in entry) and not _fine(setting, entry):
-            where, found = f"config.datasets.{name}.{field}", repr(entry.get(field))
-            problems.append(Problem("error", where, "not allowed", found, setting.allowed))
+            where, found = f"config.datasets.{name}.{field}", entry.get(field)
+            shown = repr(found.to_dict() if isinstance(found, ConfigDict) else found)
+            problems.append(Problem("error", where, "not allowed", shown, setting.allowed))
     for field in sorted(entry.keys() - known.keys()):
         where = f"config.datasets.{name}.{field}"
         near = difflib.get_close_matches(field, known, 1) or sorted(known)

@@ -33,7 +33,7 @@ SETTINGS = {
     ),
     "modality": MODALITY,
     "labels": Setting(
-        lambda s: _label_values(s.labels),
+        lambda s: _label_values(s.labels.to_dict()),
         "names to label values, such as {'core': 1, 'rim': 2}; 0 is the background",
     ),
     "rois": Setting(
@@ -114,7 +114,7 @@ def read(name: str, folder: Path, settings: ConfigDict) -> tuple[Dataset, list[P
     cases = [case for case in found if case is not None]
     if not cases:
         problems.append(Problem("error", str(path), "no usable row", None, ABOUT))
-    values = dict(settings.labels)
+    values = settings.labels.to_dict()
     ignore = tuple(values[n] for n in settings.get("ignore", ()))
     label_names = {0: "background"} | {v: n for n, v in values.items()}
     groups = {

@@ -64,10 +64,8 @@ def test_2021_folders_that_are_named_like_files(tmp_path: Path) -> None:
         file.mkdir()
         (folder / "aside").rename(file / inner)
         (file / f"._{inner}").touch()
-    brain_tumour(tmp_path / "BraTS", "BraTS2021_00621.nii", ending=".gz")
-    case = tmp_path / "BraTS" / "BraTS2021_00621.nii"
-    for file in list(case.iterdir()):
-        file.rename(case / file.name.replace(".nii_", "_").replace(".gz", ".nii.gz"))
+    other = brain_tumour(tmp_path / "BraTS", "BraTS2021_00621")
+    other.rename(other.with_name("BraTS2021_00621.nii"))
     dataset, problems = read(tmp_path, brats(2021))
     assert problems == []
     assert [c.id for c in dataset.cases] == ["BraTS2021_00495", "BraTS2021_00621"]

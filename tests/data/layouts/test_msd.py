@@ -6,12 +6,16 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import nibabel as nib
+import numpy as np
 import pytest
 
+from jaxfer.data.nifti import read_volume
+from jaxfer.data.store import Preprocessing, store_case
 from jaxfer.data.verify import verify_cases
 from jaxfer.errors import UserError
 from jaxfer.tasks import Image
-from tests.data.layouts.build import read
+from tests.data.layouts.build import brain_tumour_task, read
 
 MSD = {"layout": "msd", "folder": "Task", "modality": "t1", "skull_stripped": True}
 LABELS = {"0": "background", "1": "Anterior", "2": "Posterior"}
@@ -169,3 +173,75 @@ def test_every_missing_file_is_listed_once(tmp_path: Path, describe: Callable) -
         for name in ("a", "b")
     )
     assert all("no such file" in p.what and p.mend for p in problems)
+
+
+BRATS = {
+    "layout": "msd",
+    "folder": "Task01_BrainTumour",
+    "modality": ("flair", "t1", "t1ce", "t2"),
+    "skull_stripped": True,
+}
+
+
+def test_channels_of_a_4d_image_are_modalities(tmp_path: Path) -> None:
+    brain_tumour_task(tmp_path)
+    dataset, problems = read(tmp_path, BRATS)
+    assert problems == []
+    assert [c.id for c in dataset.cases] == ["BRATS_001", "BRATS_002"]
+    images = dataset.cases[1].images
+    assert {m: i.channel for m, i in images.items()} == {"flair": 0, "t1": 1, "t1ce": 2, "t2": 3}
+    assert verify_cases(dataset, dataset.cases, BRATS["modality"]) == []
+    whole = np.asarray(nib.load(images["t2"].path).dataobj)
+    for modality, image in images.items():
+        mine = read_volume(image.path, image.channel)
+        np.testing.assert_array_equal(mine, whole[..., BRATS["modality"].index(modality)])
+
+
+def test_the_store_holds_the_channel_that_was_asked_for(tmp_path: Path) -> None:
+    brain_tumour_task(tmp_path, cases=1)
+    (case,) = read(tmp_path, BRATS)[0].cases
+    how = Preprocessing((1.0, 1.0, 1.0), (0.0, 100.0), skull_stripped=True)
+    stored, _ = store_case(case, ("t1", "t2"), how, tmp_path / "store" / case.id)
+    for modality in ("t1", "t2"):
+        image = case.images[modality]
+        raw = read_volume(image.path, image.channel)[stored.geometry.window]
+        expected = (raw - raw[raw != 0].mean()) / raw[raw != 0].std()
+        kept = np.asarray(stored.image(modality), np.float32)
+        np.testing.assert_allclose(kept[raw != 0], expected[raw != 0], atol=5e-3)
+
+
+def test_a_file_without_the_channel_is_told(tmp_path: Path) -> None:
+    folder = brain_tumour_task(tmp_path)
+    flat = np.zeros((14, 16, 10, 3), np.float32)
+    flat[5] = 1
+    nib.save(nib.Nifti1Image(flat, np.eye(4)), folder / "imagesTr" / "BRATS_002.nii.gz")
+    dataset, _ = read(tmp_path, BRATS)
+    problems = verify_cases(dataset, dataset.cases, BRATS["modality"])
+    assert problems
+    assert all("BRATS_002" in p.where for p in problems)
+    assert any("channel 3" in p.where + p.what for p in problems)
+
+
+@pytest.mark.parametrize(
+    ("modality", "words"),
+    [
+        ("flair", "numbers of channels"),
+        (("flair", "t1"), "numbers of channels"),
+        (("t1", "flair", "t1ce", "t2"), "channel 0 is 'FLAIR', not 't1'"),
+        (("flair", "t1", "t2", "t1ce"), "channel 2 is 't1gd', not 't2'"),
+    ],
+)
+def test_modalities_that_contradict_the_description(
+    tmp_path: Path, modality: object, words: str
+) -> None:
+    brain_tumour_task(tmp_path)
+    _, problems = read(tmp_path, BRATS, modality=modality)
+    assert problems[0].severity == "error"
+    assert words in problems[0].what
+    assert "'modality'" in problems[0].mend
+
+
+def test_names_that_are_no_modality_contradict_nothing(tmp_path: Path, describe: Callable) -> None:
+    describe([entry("a")], modality={"0": "MRI"})
+    assert read(tmp_path, MSD)[1] == []
+    assert read(tmp_path, MSD, modality="pet")[1] == []

@@ -106,3 +106,19 @@ def test_all_wrong_settings_are_listed_at_once(tmp_path: Path) -> None:
         folder_of("some", ConfigDict({"layout": "phantom"}), tmp_path)
     for field in ("folder", "sites", "subjects", "seed"):
         assert f"config.datasets.some.{field}" in str(caught.value)
+
+
+def test_unknown_settings_are_errors_with_the_nearest_known(tmp_path: Path) -> None:
+    for given, near in ((MSD | {"modalty": "t1"}, "modality"), (OPEN_MS | {"year": 3}, "layout")):
+        with pytest.raises(UserError, match="unknown field") as caught:
+            folder_of("some", ConfigDict(given), tmp_path)
+        assert near in str(caught.value)
+    assert folder_of("some", ConfigDict(MSD | {"optional": True}), tmp_path) == tmp_path / "Task"
+    with pytest.raises(UserError, match=r"some\.optional"):
+        folder_of("some", ConfigDict(MSD | {"optional": "yes"}), tmp_path)
+
+
+def test_every_layout_says_what_to_download_and_where_from() -> None:
+    for name, layout in LAYOUTS.items():
+        assert layout.ABOUT, name
+        assert all(setting.allowed for setting in layout.SETTINGS.values())
