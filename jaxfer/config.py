@@ -94,17 +94,34 @@ def default_config() -> ConfigDict:
     return c
 
 
-def finish(config: ConfigDict, preset: str = "") -> ConfigDict:
-    """Applies what stands behind the colon of ``--config=FILE.py:PRESET``, and locks.
+def finish(
+    config: ConfigDict,
+    preset: str = "",
+    transfers: Mapping[str, tuple[str, tuple[str, ...]]] | None = None,
+) -> ConfigDict:
+    """Applies what stands behind the colon of ``--config=FILE.py:PRESETS``, and locks.
 
     ``tiny`` shrinks networks and schedules to what runs in a minute or two: to see that everything
-    is in its place, not how good it is.
+    is in its place, not how good it is. It goes with any other: ``FILE.py:sites,tiny``.
+
+    Args:
+        config: of a file of configs/.
+        preset: names between commas; they become part of the run's name.
+        transfers: the file's own presets, each with the target and the sources that it is about.
     """
-    if preset not in ("", "tiny"):
+    transfers = transfers or {}
+    names = preset.split(",") if preset else []
+    chosen = [name for name in names if name in transfers]
+    if len(set(names)) < len(names) or {*names} - {*transfers, "tiny"} or len(chosen) > 1:
+        listed = ", ".join(f"FILE.py:{name}" for name in (*transfers, "tiny"))
+        combined = ", or FILE.py:ONE_OF_THEM,tiny" if transfers else ""
         raise UserError(
-            "--config: no preset of this name", found=preset, allowed="FILE.py or FILE.py:tiny"
+            "--config: no preset of this name", found=preset, allowed=f"FILE.py, {listed}{combined}"
         )
-    if preset == "tiny":
+    for name in chosen:
+        config.name += f"-{name}"
+        config.target, config.sources = transfers[name]
+    if "tiny" in names:
         config.name += "-tiny"
         config.model.widths = (4, 8)
         config.model.patch = (32, 32)
