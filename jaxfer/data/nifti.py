@@ -200,7 +200,7 @@ def _stored_numbers(
     return content.view(proxy.dtype).reshape(*shape, channels, order="F")
 
 
-def _scaled(image: SpatialImage, array: Shaped[np.ndarray, "..."]) -> Shaped[np.ndarray, "..."]:
+def _scaled(image: SpatialImage, array: Shaped[np.ndarray, ...]) -> Shaped[np.ndarray, ...]:
     proxy = _proxy(image)
     array = apply_read_scaling(array, np.float64(proxy.slope), np.float64(proxy.inter))
     if array.dtype.kind == "f":

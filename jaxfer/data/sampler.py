@@ -60,10 +60,8 @@ class TaskCase:
 
 
 def task_case(stored: StoredCase, modality: str, roi: RoI, ignore: tuple[int, ...]) -> TaskCase:
-    """Counts the classes of a stored case."""
-    classes = classes_of(np.asarray(stored.labels()), roi, ignore)
-    counts = [(classes == c).sum((0, 1)) for c in range(roi.num_classes)]
-    return TaskCase(stored, modality, roi, ignore, np.stack(counts, axis=1).astype(np.int64))
+    """A stored case with the counts of its classes, which the store knows."""
+    return TaskCase(stored, modality, roi, ignore, stored.index().class_counts(roi, ignore))
 
 
 def class_frequencies(cases: Sequence[TaskCase]) -> np.ndarray:

@@ -20,6 +20,7 @@ from jaxfer.data.nifti import read_header, read_volume
 from jaxfer.data.preprocess import normalise, restore
 from jaxfer.data.store import Preprocessing, StoredCase, store_case
 from jaxfer.data.verify import verify_cases
+from jaxfer.errors import UserError
 from jaxfer.tasks import Case, Dataset, Image
 
 Make = Callable[..., Case]
@@ -50,7 +51,7 @@ def test_arrays_are_mapped_cropped_and_normalised(make_case: Make, tmp_path: Pat
     places = np.argwhere(brain)
     np.testing.assert_array_equal(stored.geometry.start, places.min(0) - 2)
     np.testing.assert_array_equal(stored.geometry.crop_shape, np.ptp(places, axis=0) + 5)
-    expected = normalise(image[window], brain[window], (0.5, 99.5)).astype(np.float16)
+    expected = normalise(image[window], brain[window], (0.5, 99.5), "float16")
     np.testing.assert_array_equal(stored.image("t1"), expected)
     labels = read_volume(case.label)
     np.testing.assert_array_equal(stored.labels(), labels[window])
@@ -62,7 +63,10 @@ def test_without_skull_stripping_everything_is_brain(make_case: Make, tmp_path: 
     case = make_case("a")
     how = replace(AS_IT_IS, skull_stripped=False)
     stored, _ = store_case(case, ("t1",), how, tmp_path / "a")
-    assert stored.geometry.crop_shape == (14, 16, 12)
+    # Cropped all the same, to the ball of values that are not 0, which has corners of zeros.
+    places = np.argwhere(read_volume(case.images["t1"].path) != 0)
+    np.testing.assert_array_equal(stored.geometry.start, places.min(0))
+    np.testing.assert_array_equal(stored.geometry.crop_shape, np.ptp(places, axis=0) + 1)
     image = np.asarray(stored.image("t1"), np.float64)
     assert image.mean() == pytest.approx(0.0, abs=1e-3)
     assert (image != 0).all()
@@ -218,9 +222,15 @@ def test_a_new_version_of_the_preprocessing_makes_cases_again(
     assert not store_case(case, ("t1",), AS_IT_IS, tmp_path / "a")[1]
 
 
-@pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()])
+@pytest.mark.parametrize(
+    ("error", "told"), [(OSError("disk full"), UserError), (KeyboardInterrupt(), KeyboardInterrupt)]
+)
 def test_an_interrupted_write_leaves_no_half_case(
-    make_case: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+    make_case: Make,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    error: BaseException,
+    told: type[BaseException],
 ) -> None:
     case, cache = make_case("a"), tmp_path / "store"
     store_case(case, ("t1",), AS_IT_IS, cache / "old")
@@ -235,8 +245,11 @@ def test_an_interrupted_write_leaves_no_half_case(
     monkeypatch.setattr(np, "save", fail_at_the_label)
     how = replace(AS_IT_IS, percentiles=(2.0, 98.0))
     for name in ("new", "old"):
-        with pytest.raises(type(error)):
+        with pytest.raises(told) as caught:
             store_case(case, ("t1",), how, cache / name)
+        if told is UserError:
+            assert "disk full" in caught.value.found
+            assert "--config.data.cache" in caught.value.mend
     assert contents(cache) == before
     assert [p.name for p in cache.iterdir()] == ["old"]
     assert not store_case(case, ("t1",), AS_IT_IS, cache / "old")[1]
