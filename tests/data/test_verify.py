@@ -50,7 +50,10 @@ def assert_mendable(problems: list[Problem]) -> None:
 
 @pytest.mark.parametrize("affine", [None, np.diag([-1.0, 1.0, 3.0, 1.0])])
 def test_sound_cases_have_no_problem(make_case: Make, dataset_of: Of, affine: np.ndarray) -> None:
-    cases = [make_case(name, modalities=("t1", "flair"), affine=affine) for name in "ab"]
+    cases = [
+        make_case(name, modalities=("t1", "flair"), affine=affine, seed=seed)
+        for seed, name in enumerate("ab")
+    ]
     assert verify_cases(dataset_of(*cases), cases, ("t1", "flair")) == []
 
 
