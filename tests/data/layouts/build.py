@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -97,7 +98,7 @@ def brain_tumour(
     truth = labels(values, shape)
     grid = {"spacing": (-spacing, -spacing, spacing), "origin": (0.0, 239.0, 0.0)}
     for number, modality in enumerate(FLAIR_T1_T2):
-        image = scan(truth, seed=10 * seed + number)
+        image = scan(truth, seed=10 * seed + number + zlib.crc32(name.encode()))
         nifti(folder / name / f"{name}{named[modality]}{ending}", image, **grid)
     if labelled:
         path = folder / name / f"{name}{named['seg']}{ending}"
@@ -168,7 +169,8 @@ def mrbrains13(root: Path, numbers: Sequence[int] = (1, 2)) -> Path:
         for part in ("TrainingData", "TestData"):
             place = folder / part / str(number)
             for seed, name in enumerate(("T1", "T1_IR", "T2_FLAIR")):
-                nifti(place / f"{name}.nii", scan(truth, seed=seed, stripped=False), THICK)
+                own = scan(truth, seed=10 * (number - 1) + seed, stripped=False)
+                nifti(place / f"{name}.nii", own, THICK)
             fine = scan(labels((1,), (14, 16, 30)), stripped=False)
             nifti(place / "T1_1mm.nii", fine, (0.958, 0.958, 1.0))
         place = folder / "TrainingData" / str(number)
@@ -186,7 +188,8 @@ def mrbrains18(root: Path, names: Sequence[str] = ("1", "070")) -> Path:
         for inner in ("pre", "orig"):
             for seed, image in enumerate(("FLAIR", "reg_IR", "reg_T1")):
                 file = place / inner / f"{image}.nii.gz"
-                nifti(file, scan(truth, seed=seed, stripped=False), THICK)
+                own = scan(truth, seed=zlib.crc32(name.encode()) + seed, stripped=False)
+                nifti(file, own, THICK)
             for image in ("IR", "T1"):
                 own = scan(labels((1,), (12, 12, 30)), stripped=False)
                 nifti(place / inner / f"{image}.nii.gz", own)
@@ -264,9 +267,15 @@ def brain_tumour_task(root: Path, cases: int = 2) -> Path:
     return folder
 
 
-def nnunet(root: Path, described: dict, cases: Sequence[str] = ("a_01", "b"), n: int = 2) -> Path:
-    """nnUNet_raw/Dataset007_Lesion: one file per channel."""
-    folder = root / "Dataset007_Lesion"
+def nnunet(
+    root: Path,
+    described: dict,
+    cases: Sequence[str] = ("a_01", "b"),
+    n: int = 2,
+    name: str = "Dataset007_Lesion",
+) -> Path:
+    """nnUNet_raw/DatasetNNN_Name: one file per channel."""
+    folder = root / name
     for number, case in enumerate(cases):
         truth = labels((2, 1, 3))
         for channel in range(n):
@@ -278,14 +287,12 @@ def nnunet(root: Path, described: dict, cases: Sequence[str] = ("a_01", "b"), n:
     return folder
 
 
-def own_scans(
-    root: Path, cases: int = 3, shape: tuple[int, ...] = SHAPE, name: str = "mine"
-) -> Path:
+def own_scans(root: Path, cases: int = 3, values: Sequence[int] = (1, 2)) -> Path:
     """A folder of one's own, with a table as a spreadsheet saves it."""
-    folder = root / name
+    folder = root / "mine"
     rows = []
     for number in range(cases):
-        truth = labels((1, 2), shape)
+        truth = labels(values)
         image = nifti(folder / "scans" / f"p{number} t1.nii.gz", scan(truth, seed=number))
         flair = nifti(folder / "scans" / f"p{number} flair.nii", scan(truth, seed=number + 50))
         mask = nifti(folder / "masks" / f"p{number}.nii.gz", truth.astype(np.uint8))
