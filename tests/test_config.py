@@ -370,3 +370,39 @@ def test_fingerprints_tell_values_apart_and_nothing_else() -> None:
         fingerprint("x", {"a": 1, "b": (1, 2)}),
     ]
     assert len({same, *others}) == 6
+
+
+TRANSFERS = {
+    "sites": ("mine/south/t1/lesion", ("mine/north/t1/lesion",)),
+    "rois": ("mine/north/t1/lesion", ("mine/north/t1/brain",)),
+}
+
+
+@pytest.mark.parametrize(
+    ("preset", "name", "target", "steps"),
+    [
+        ("sites", "some-sites", "mine/south/t1/lesion", 400),
+        ("rois", "some-rois", "mine/north/t1/lesion", 400),
+        ("sites,tiny", "some-sites-tiny", "mine/south/t1/lesion", 6),
+        ("tiny,sites", "some-sites-tiny", "mine/south/t1/lesion", 6),
+    ],
+)
+def test_a_preset_is_a_target_with_its_sources(
+    preset: str, name: str, target: str, steps: int
+) -> None:
+    config = default_config()
+    config.name = "some"
+    config = finish(config, preset, TRANSFERS)
+    assert (config.name, config.target, config.finetune.steps) == (name, target, steps)
+    assert config.sources == TRANSFERS[preset.replace("tiny", "").strip(",")][1]
+
+
+@pytest.mark.parametrize(
+    "preset", ["sites,rois", "tiny,tiny", "sites,small", "sites,", ",", "site", "Sites"]
+)
+def test_presets_that_are_none_list_those_that_are(preset: str) -> None:
+    with pytest.raises(UserError, match="preset") as caught:
+        finish(default_config(), preset, TRANSFERS)
+    assert caught.value.found == preset
+    for name in ("FILE.py:sites", "FILE.py:rois", "FILE.py:tiny", "FILE.py:ONE_OF_THEM,tiny"):
+        assert name in caught.value.allowed
