@@ -203,10 +203,10 @@ class Problem:
     """One finding of the check of the input files."""
 
     severity: str
-    where: str
-    what: str
+    file: str
+    problem: str
     found: str
-    allowed: str
+    expected: str
     mend: str
 
 

@@ -35,6 +35,7 @@ class Stage:
 
 
 STAGES = (
+    Stage("verify", prepare.verify, inputs=prepare.inputs),
     Stage("prepare", prepare.run, inputs=prepare.inputs),
     Stage("pretrain", pretrain.run, ("pretrain", "augment", "shelf"), ("prepare",)),
     Stage("select", select.run, ("select",), ("prepare", "pretrain")),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,12 +13,13 @@ from typing import Any
 from jaxfer.config import fingerprint
 from jaxfer.data.layouts import folder_of, read_dataset
 from jaxfer.data.phantom.generate import write_collection
+from jaxfer.data.preprocess import Preprocessing
 from jaxfer.data.sampler import TaskCase, task_case
 from jaxfer.data.splits import source_split, target_split
-from jaxfer.data.store import Preprocessing, StoredCase, case_fingerprint, store_case
-from jaxfer.data.verify import verify_cases
+from jaxfer.data.store import StoredCase, case_fingerprint, store_cases
 from jaxfer.errors import Problem, UserError, raise_problems
 from jaxfer.stages.run import Run, read_json, write_json
+from jaxfer.stages.verify import Wanted, find_problems, tell, workers
 from jaxfer.tasks import Case, Dataset, Image, RoI, Task
 
 Splits = dict[str, dict[str, list[str]]]
@@ -51,6 +52,8 @@ class _Plan:
             spacing=tuple(data.spacing),
             percentiles=tuple(data.percentiles),
             skull_stripped=self.datasets[dataset].skull_stripped,
+            interpolation=data.interpolation,
+            precision=data.precision,
         )
 
 
@@ -81,6 +84,22 @@ def _make_collections(run: Run, names: Sequence[str]) -> None:
             )
 
 
+def _relatives(target: Dataset, datasets: Iterable[Dataset]) -> list[Problem]:
+    """Data sets whose sources may have seen the people that the target is tested on."""
+    return [
+        Problem(
+            "warning",
+            "config.sources",
+            f"'{other.name}' and the target's '{target.name}' may hold the same people: a source "
+            "of it may have learnt from scans that the target is tested on",
+            f"both are of the family {target.family}",
+            "sources of the target's own data set, where such subjects are left out, or of others",
+        )
+        for other in datasets
+        if other.name != target.name and target.family and other.family == target.family
+    ]
+
+
 def _plan(run: Run) -> _Plan:
     config = run.config
     target, *sources = _tasks(run)
@@ -102,6 +121,7 @@ def _plan(run: Run) -> _Plan:
         problems.append(
             Problem("warning", absent.what, "left out", absent.found, absent.allowed, absent.mend)
         )
+    problems += _relatives(datasets[target.dataset], datasets.values())
     splits: Splits = {}
     for task in (target, *sources):
         if task.dataset in missing:
@@ -155,75 +175,93 @@ def inputs(run: Run) -> Any:
         return None
 
 
-def _in_words(problem: Problem) -> dict[str, str | None]:
-    fields = dataclasses.asdict(problem)
-    return {key: None if value is None else str(value) for key, value in fields.items()}
+def _wanted(run: Run, plan: _Plan, names: Iterable[str]) -> dict[str, Wanted]:
+    """What verification looks at, of the data sets of these names."""
+    found = {}
+    for name in names:
+        settings, cases = run.config.datasets[name], plan.cases(name)
+        try:
+            files = [
+                case_fingerprint(case, plan.modalities[name], plan.preprocessing(run, name))
+                for case in cases
+            ]
+        except OSError:
+            files = None
+        folder = folder_of(name, settings, _root(run, settings))
+        found[name] = Wanted(plan.datasets[name], folder, cases, plan.modalities[name], files)
+    return found
 
 
-def _verify(run: Run, plan: _Plan) -> list[Problem]:
-    problems = list(plan.problems)
-    total = sum(len(plan.cases(name)) for name in plan.datasets)
-    with run.progress("verifying", total) as advance:
-        for name, dataset in plan.datasets.items():
-            problems += verify_cases(
-                dataset,
-                plan.cases(name),
-                plan.modalities[name],
-                on_case=partial(_note, advance),
-            )
-    problems.sort(key=lambda p: p.severity)
-    write_json(
-        run.workdir / "prepare" / "verify.json",
-        {"problems": [_in_words(p) for p in problems]},
-    )
-    for problem in problems:
-        if problem.severity == "warning":
-            run.say(f"  warning: {problem}")
-    raise_problems(problems, "the data have problems")
-    return problems
+def _collections(run: Run) -> list[str]:
+    """The data sets that the run makes itself; their folders are there afterwards."""
+    names = [
+        name
+        for name in dict.fromkeys(t.dataset for t in _tasks(run))
+        if run.config.datasets[name].layout == "phantom"
+    ]
+    for name in names:
+        folder_of(name, run.config.datasets[name], run.cache).mkdir(parents=True, exist_ok=True)
+    return names
+
+
+def verify(run: Run) -> str:
+    """Verifies what was downloaded; the collections that the run makes are verified once made."""
+    made = _collections(run)
+    plan = _plan(run)
+    wanted = _wanted(run, plan, (name for name in plan.datasets if name not in made))
+    problems = find_problems(run, wanted, plan.problems)
+    tell(run, problems)
+    cases = sum(len(one.cases) for one in wanted.values())
+    return f"{cases} cases of {len(wanted)} dataset(s), {len(problems)} warning(s)"
 
 
 def _build(run: Run, plan: _Plan) -> dict[str, dict[str, Any]]:
     records: dict[str, dict[str, Any]] = {}
-    made = 0
     total = sum(len(plan.cases(name)) for name in plan.datasets)
     with run.progress("storing", total) as advance:
         for name in plan.datasets:
             how, modalities = plan.preprocessing(run, name), plan.modalities[name]
-            folder = run.cache / name / fingerprint(dataclasses.asdict(how), modalities)
-            cases = {}
-            for case in plan.cases(name):
-                stored, fresh = store_case(case, modalities, how, folder / case.id)
-                made += fresh
-                cases[case.id] = {
-                    "subject": case.subject,
-                    "site": case.site,
-                    "folder": str(stored.folder.resolve()),
-                    "images": {
-                        m: {"path": str(image.path.resolve()), "channel": image.channel}
-                        for m, image in case.images.items()
-                        if m in modalities
-                    },
-                    "label": str(case.label.resolve()) if case.label else None,
-                }
-                advance(note=case.id)
-            records[name] = {"cases": cases, "preprocessing": dataclasses.asdict(how)}
+            cases = plan.cases(name)
+            stored, _ = store_cases(
+                cases,
+                modalities,
+                how,
+                run.cache / name / fingerprint(dataclasses.asdict(how), modalities),
+                workers=workers(run),
+                on_case=partial(_note, advance),
+                on_wait=partial(run.say, f"  another run is storing {name}; waiting for it"),
+            )
+            records[name] = {
+                "cases": {
+                    case.id: {
+                        "subject": case.subject,
+                        "site": case.site,
+                        "folder": str(one.folder.resolve()),
+                        "images": {
+                            m: {"path": str(image.path.resolve()), "channel": image.channel}
+                            for m, image in case.images.items()
+                            if m in modalities
+                        },
+                        "label": str(case.label.resolve()) if case.label else None,
+                    }
+                    for case, one in zip(cases, stored, strict=True)
+                },
+                "preprocessing": dataclasses.asdict(how),
+            }
     return records
 
 
 def run(run: Run) -> str:
     """Makes the collection if the run needs it, verifies, splits, stores."""
-    collections = [
-        name
-        for name in dict.fromkeys(t.dataset for t in _tasks(run))
-        if run.config.datasets[name].layout == "phantom"
-    ]
-    for name in collections:
-        folder_of(name, run.config.datasets[name], run.cache).mkdir(parents=True, exist_ok=True)
+    made = _collections(run)
     # Whatever is wrong with the tasks or the downloads shows before the collections are made.
     plan = _plan(run)
-    _make_collections(run, collections)
-    problems = _verify(run, plan)
+    downloaded = _wanted(run, plan, (name for name in plan.datasets if name not in made))
+    problems = find_problems(run, downloaded, plan.problems)
+    if made and not any(p.severity == "error" for p in problems):
+        _make_collections(run, made)
+        problems = find_problems(run, _wanted(run, plan, plan.datasets), plan.problems)
+    tell(run, problems)
     records = _build(run, plan)
     for name, dataset in plan.datasets.items():
         records[name] |= {

@@ -166,10 +166,10 @@ def mrbrains13(root: Path, numbers: Sequence[int] = (1, 2)) -> Path:
     tissues = np.array([0, 2, 2, 3, 3, 1, 1, 0, 0], np.uint8)
     for number in numbers:
         truth = labels(STRUCTURES)
-        for part in ("TrainingData", "TestData"):
+        for offset, part in ((0, "TrainingData"), (100, "TestData")):
             place = folder / part / str(number)
-            for seed, name in enumerate(("T1", "T1_IR", "T2_FLAIR")):
-                own = scan(truth, seed=10 * (number - 1) + seed, stripped=False)
+            for seed, name in enumerate(("T1", "T1_IR", "T2_FLAIR"), offset + 10 * number):
+                own = scan(truth, seed=seed, stripped=False)
                 nifti(place / f"{name}.nii", own, THICK)
             fine = scan(labels((1,), (14, 16, 30)), stripped=False)
             nifti(place / "T1_1mm.nii", fine, (0.958, 0.958, 1.0))
