@@ -80,6 +80,7 @@ class Dataset:
         ignore: label values that are neither background nor anything to learn.
         skull_stripped: background voxels are exactly 0, so the brain is where the image is not.
         synthetic: the subjects do not exist.
+        family: data sets of one family may hold the same people under other names; '' = none.
         about: public name, licence and origin, for messages and the report.
     """
 
@@ -91,6 +92,7 @@ class Dataset:
     about: str
     ignore: tuple[int, ...] = ()
     synthetic: bool = False
+    family: str = ""
 
     def roi(self, name: str) -> RoI:
         """The RoI of that name: a declared group, or a single label that is not ignored."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import importlib.util
+import io
 import json
 from pathlib import Path
 from types import ModuleType
@@ -218,3 +219,18 @@ def test_the_main_job_on_wmh_leaves_other_pathology_out(launch: Launch, tmp_path
         assert float(row["hd95"]) == pytest.approx(hd95(mine, truth == 1, spacing), nan_ok=True)
         assert int(row["n_reference"]) == (truth == 1).sum()
         assert int(row["n_prediction"]) == mine.sum()
+
+
+@pytest.mark.parametrize(("other", "warned"), [("brats", True), ("nnunet", False)])
+def test_data_sets_that_may_share_people_are_told(
+    archives: Path, tmp_path: Path, other: str, warned: bool
+) -> None:
+    config = loaded("fets").get_config("sites,tiny")
+    with config.unlocked():
+        config.data.root = str(archives)
+        config.datasets[other] = loaded(other).get_config().datasets[other]
+        config.sources = (f"{other}/all/flair/{'WT' if warned else 'edema'}",)
+    output = io.StringIO()
+    prepare.run(Run(config, tmp_path, Console(file=output)))
+    told = f"'{other}' and the target's 'fets2021' may hold the same people"
+    assert (told in output.getvalue()) == warned

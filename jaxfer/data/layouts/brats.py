@@ -19,6 +19,8 @@ ABOUT = (
     "the training data of a BraTS challenge (synapse.org, after registration; terms of the "
     "challenge): one folder per case with four images and a segmentation"
 )
+FAMILY = "BraTS"
+"""Later years hold the patients of earlier ones, FeTS those of BraTS."""
 MODALITIES = ("t1", "t1ce", "t2", "flair")
 
 Suffixes = Mapping[str, tuple[str, ...]]
@@ -107,5 +109,6 @@ def read(name: str, folder: Path, settings: ConfigDict) -> tuple[Dataset, list[P
         rois=coding.rois,
         skull_stripped=True,
         about=f"BraTS {settings.year}: {ABOUT}",
+        family=FAMILY,
     )
     return dataset, problems

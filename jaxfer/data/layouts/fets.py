@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from jaxfer.data.layouts.brats import ET_IS_4, MODALITIES, UNDERSCORES
+from jaxfer.data.layouts.brats import ET_IS_4, FAMILY, MODALITIES, UNDERSCORES
 from jaxfer.data.layouts.cases import by_folder, case_of, ordered, some
 from jaxfer.data.layouts.files import ends_in, entries, folders
 from jaxfer.data.layouts.settings import Setting
@@ -131,5 +131,6 @@ def read(name: str, folder: Path, settings: ConfigDict) -> tuple[Dataset, list[P
         rois=ET_IS_4.rois,
         skull_stripped=True,
         about=ABOUT,
+        family=FAMILY,
     )
     return dataset, problems

@@ -81,5 +81,6 @@ def read(name: str, folder: Path, settings: ConfigDict) -> tuple[Dataset, list[P
         rois=by_name(RoI("tissue", tissues), merged("brain_matter", gm, wm)),
         skull_stripped=True,
         about=ABOUT,
+        family="iSeg",
     )
     return dataset, problems

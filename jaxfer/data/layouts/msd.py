@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from jaxfer.data.layouts import brats
 from jaxfer.data.layouts.cases import all_labels, by_name
 from jaxfer.data.layouts.description import as_channels, channels, inside, read_description
 from jaxfer.data.layouts.files import stem
@@ -88,12 +89,14 @@ def read(name: str, folder: Path, settings: ConfigDict) -> tuple[Dataset, list[P
     if not cases and not problems:
         problems.append(Problem("error", str(path), "no case is listed under 'training'"))
     roi = all_labels(settings.get("roi", name), label_names)
+    called = str(description.get("name", folder.name))
     dataset = Dataset(
         name=name,
         cases=tuple(cases[c] for c in sorted(cases)),
         label_names=label_names,
         rois=by_name(roi),
         skull_stripped=bool(settings.skull_stripped),
-        about=f"{description.get('name', folder.name)}: {ABOUT}",
+        about=f"{called}: {ABOUT}",
+        family=brats.FAMILY if "brats" in called.lower() else "",
     )
     return dataset, problems

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from jaxfer.data.layouts import brats
 from jaxfer.data.layouts.cases import LABEL, all_labels, by_name, case_of, ordered
 from jaxfer.data.layouts.description import channels, read_description
 from jaxfer.data.layouts.files import Kinds, entries, images, one_of_each, stem
@@ -126,6 +127,7 @@ def read(name: str, folder: Path, settings: ConfigDict) -> tuple[Dataset, list[P
     if isinstance(expected, int) and expected != len(cases):
         what = f"it announces {expected} cases, {len(cases)} are there"
         problems.append(Problem("warning", str(path), what, mend="unpack the download again"))
+    called = str(description.get("name", folder.name))
     everything = all_labels(settings.get("roi", name), labels.names, labels.ignore)
     regions = [RoI(n, ((n, values),)) for n, values in labels.regions.items()]
     dataset = Dataset(
@@ -134,7 +136,8 @@ def read(name: str, folder: Path, settings: ConfigDict) -> tuple[Dataset, list[P
         label_names=labels.names,
         rois=by_name(everything, *regions),
         skull_stripped=bool(settings.skull_stripped),
-        about=f"{description.get('name', folder.name)}: {ABOUT}",
+        about=f"{called}: {ABOUT}",
+        family=brats.FAMILY if "brats" in called.lower() else "",
         ignore=labels.ignore,
     )
     return dataset, problems
