@@ -66,6 +66,27 @@ def _unreadable(path: Path, found: str) -> UserError:
     )
 
 
+def _half(path: Path) -> Path | None:
+    """The file that is missing to a file of a .hdr and .img pair."""
+    other = {".hdr": ".img", ".img": ".hdr"}.get(path.suffix.lower())
+    absent = path.with_suffix(other) if other and path.exists() else None
+    return absent if absent and not absent.exists() else None
+
+
+def _missing(path: Path) -> UserError:
+    if half := _half(path):
+        return UserError(
+            f"{path}: the other file of the pair is missing",
+            found=f"no {half.name} beside it",
+            allowed="NAME.hdr beside NAME.img",
+            mend="unpack the download again",
+        )
+    return UserError(
+        f"{path}: no such file, or no access to it",
+        mend="unpack the download again, or name another data folder",
+    )
+
+
 def _told(error: Exception) -> str:
     return f"{type(error).__name__}: {str(error)[:200]}"
 
@@ -92,16 +113,9 @@ def _open(path: Path) -> SpatialImage:
         proxy, file = _proxy(image), _voxel_file(image)
         held = file.stat().st_size
     except FileNotFoundError as error:
-        pair = path.suffix.lower() in (".hdr", ".img") and path.exists()
-        raise UserError(
-            f"{path}: {'the other file of the pair is missing' if pair else 'no such file'}, "
-            "or no access to it",
-            found=str(error)[:200] if pair else None,
-            allowed="NAME.hdr beside NAME.img" if pair else None,
-            mend="unpack the download again, or name another data folder",
-        ) from error
+        raise _missing(path) from error
     except _UNREADABLE as error:
-        raise _unreadable(path, _told(error)) from error
+        raise (_missing(path) if _half(path) else _unreadable(path, _told(error))) from error
     voxels = math.prod(int(s) for s in image.shape)
     if voxels > MAX_VOXELS or voxels <= 0:
         raise UserError(
