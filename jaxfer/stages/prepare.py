@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxfer.config import fingerprint
-from jaxfer.data.layouts import folder_of, read_dataset
+from jaxfer.data.layouts import check_entries, folder_of, read_dataset
 from jaxfer.data.phantom.generate import write_collection
 from jaxfer.data.preprocess import Preprocessing
 from jaxfer.data.sampler import TaskCase, task_case
@@ -102,6 +102,7 @@ def _relatives(target: Dataset, datasets: Iterable[Dataset]) -> list[Problem]:
 
 def _plan(run: Run) -> _Plan:
     config = run.config
+    check_entries(config.datasets)
     target, *sources = _tasks(run)
     datasets: dict[str, Dataset] = {}
     problems: list[Problem] = []

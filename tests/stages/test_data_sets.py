@@ -17,6 +17,7 @@ from rich.console import Console
 
 from jaxfer.config import validate
 from jaxfer.data.layouts import read_dataset
+from jaxfer.errors import UserError
 from jaxfer.metrics import dice, hd95
 from jaxfer.stages import prepare
 from jaxfer.stages.prepare import Prepared
@@ -234,3 +235,14 @@ def test_data_sets_that_may_share_people_are_told(
     prepare.run(Run(config, tmp_path, Console(file=output)))
     told = f"'{other}' and the target's 'fets2021' may hold the same people"
     assert (told in output.getvalue()) == warned
+
+
+def test_settings_of_every_data_set_are_checked_before_any_file(tmp_path: Path) -> None:
+    config = loaded("wmh").get_config("tiny")
+    with config.unlocked():
+        config.datasets.wmh.images = "raw"
+        config.datasets.phantom.sead = 1
+    with pytest.raises(UserError) as caught:
+        prepare.run(Run(config, tmp_path, Console(quiet=True)))
+    for field in ("wmh.images", "phantom.sead"):
+        assert f"config.datasets.{field}" in str(caught.value)

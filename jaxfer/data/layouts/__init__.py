@@ -40,6 +40,19 @@ LAYOUTS = {
 }
 
 
+def check_entries(datasets: ConfigDict) -> None:
+    """Checks every entry of ``config.datasets``, used or not.
+
+    Raises:
+        UserError: settings are missing, unknown or not allowed; lists those of all entries.
+    """
+    problems: list[Problem] = []
+    for name, entry in datasets.items():
+        if entry.get("layout") in LAYOUTS:
+            problems += check(name, entry, LAYOUTS[entry.layout].SETTINGS)
+    raise_problems(problems, "the data sets' settings have problems")
+
+
 def folder_of(name: str, settings: ConfigDict, root: Path) -> Path:
     """The folder that a data set of the configuration lies in.
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from ml_collections import ConfigDict
 
-from jaxfer.data.layouts import LAYOUTS, folder_of
+from jaxfer.data.layouts import LAYOUTS, check_entries, folder_of
 from jaxfer.errors import UserError
 from tests.data.layouts.build import read
 
@@ -122,3 +122,13 @@ def test_every_layout_says_what_to_download_and_where_from() -> None:
     for name, layout in LAYOUTS.items():
         assert layout.ABOUT, name
         assert all(setting.allowed for setting in layout.SETTINGS.values())
+
+
+def test_the_entries_of_all_data_sets_are_checked_at_once() -> None:
+    entries = {"one": MSD | {"modality": 3}, "two": PHANTOM | {"sead": 1}, "three": OPEN_MS}
+    with pytest.raises(UserError) as caught:
+        check_entries(ConfigDict(entries))
+    assert "config.datasets.one.modality: not allowed" in str(caught.value)
+    assert "config.datasets.two.sead: unknown field" in str(caught.value)
+    assert "three" not in str(caught.value)
+    check_entries(ConfigDict({"one": MSD, "two": PHANTOM, "three": OPEN_MS}))
