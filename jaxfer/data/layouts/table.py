@@ -38,9 +38,11 @@ SETTINGS = {
     ),
     "rois": Setting(
         lambda s: all(
-            len(names(g)) > 0 and set(names(g)) <= set(s.labels) for g in s.rois.values()
+            len(names(g)) > 0 and set(names(g)) <= set(s.labels) - set(s.get("ignore", ()))
+            for g in s.rois.values()
         ),
-        "names to labels that are one class together, such as {'whole': ('core', 'rim')}",
+        "names to labels that are one class together, none of them ignored, such as "
+        "{'whole': ('core', 'rim')}",
         required=False,
     ),
     "ignore": Setting(

@@ -48,6 +48,12 @@ def test_groups_and_ignored_labels(tmp_path: Path) -> None:
     assert dataset.ignore == (5,)
 
 
+def test_an_ignored_label_is_in_no_group(tmp_path: Path) -> None:
+    own_scans(tmp_path)
+    with pytest.raises(UserError, match=r"some\.rois"):
+        read(tmp_path, TABLE, rois={"whole": ("core", "rim")}, ignore=("rim",))
+
+
 def test_columns_in_any_order_empty_cells_and_others(tmp_path: Path) -> None:
     folder = own_scans(tmp_path)
     rows = [
