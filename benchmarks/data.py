@@ -84,7 +84,7 @@ def make_cases(folder: Path, count: int) -> list[Case]:
             if modality == "seg":
                 volume = np.where(np.isin(volume, TUMOUR.classes[0][1]), volume, 0)
             else:
-                noisy = 3000 * volume / volume.max() + rng.normal(0, 80, GRID)
+                noisy = 3000 * volume / volume.max() + rng.normal(0, 400, GRID)
                 volume = np.where(volume != 0, np.maximum(noisy, 1), 0).astype(np.int16)
             files[modality] = folder / "raw" / f"{subject.name}_{modality}.nii"
             files[modality].parent.mkdir(exist_ok=True)
