@@ -197,6 +197,7 @@ def test_the_main_job_on_wmh_leaves_other_pathology_out(launch: Launch, tmp_path
         f"--config.data.root={tmp_path}",
         "--config.sources=('wmh/Utrecht/flair/WMH',)",
         "--config.finetune.methods=('plain',)",
+        "--config.select.metrics=('leep',)",
         f"--workdir={tmp_path / 'run'}",
     )
     assert done.returncode == 0, done.stderr[-3000:]
