@@ -21,9 +21,10 @@ lint: $(VENV)/ready
 types: $(VENV)/ready
 	$(BIN)/mypy
 
-bench: $(VENV)/ready  ## speed of the step, of selection and of the metrics
+bench: $(VENV)/ready  ## speed of the step, of selection, of the metrics and of the store
 	$(BIN)/python benchmarks/throughput.py
 	$(BIN)/python benchmarks/metrics.py
+	$(BIN)/python benchmarks/data.py
 
 $(VENV)/ready: setup.py
 	$(PYTHON) -m venv $(VENV)

@@ -19,6 +19,8 @@ from jaxfer.models.layers import layers_of
 from jaxfer.tasks import Task
 
 STAGES = ("prepare", "pretrain", "select", "finetune", "evaluate", "report")
+ALONE = ("verify",)
+"""Stages that another one, prepare, does too; named, they are done alone."""
 METHODS = ("scratch", "plain", "weighted")
 
 
@@ -27,7 +29,8 @@ def default_config() -> ConfigDict:
     c = ConfigDict()
     c.name = ""  # of the run; the workdir defaults to runs/<name>
     c.seed = 0  # of the splits, the initial parameters, the order of the batches
-    c.stages = STAGES  # which stages this launch runs, in their own order
+    c.stages = STAGES  # which stages this launch runs, in their own order; ('verify',): check files
+    c.workers = 0  # cases that are verified and stored at once; 0 = one per processor core
     c.target = ""  # task to learn from few labelled scans: dataset/site/modality/RoI
     c.sources = ("",)  # tasks whose networks are on the shelf, or are to be trained for it
     c.shelf = ""  # folder of source models that runs share; '' = <workdir>/sources
@@ -36,7 +39,9 @@ def default_config() -> ConfigDict:
     c.data = ConfigDict()
     c.data.root = "data"  # folder that holds the data sets' folders
     c.data.cache = ""  # folder of the preprocessed store; '' = <workdir>/store
-    c.data.spacing = (1.0, 1.0, 1.0)  # mm; working grid of every network in the run
+    c.data.spacing = (1.0, 1.0, 1.0)  # mm along R, A, S; working grid of all networks; 0: as it is
+    c.data.interpolation = "linear"  # of images where the spacing changes: 'linear' or 'spline'
+    c.data.precision = "float16"  # of the stored images, or 'float32', which takes twice the disk
     c.data.percentiles = (0.5, 99.5)  # intensities are clipped there, inside the brain
     c.data.train_subjects = 5  # of the target: the few labelled scans
     c.data.test_subjects = 0  # of the target, at most; 0 = all that are not for training
@@ -125,17 +130,34 @@ def default_config() -> ConfigDict:
     return c
 
 
-def finish(config: ConfigDict, preset: str = "") -> ConfigDict:
-    """Applies what stands behind the colon of ``--config=FILE.py:PRESET``, and locks.
+def finish(
+    config: ConfigDict,
+    preset: str = "",
+    transfers: Mapping[str, tuple[str, tuple[str, ...]]] | None = None,
+) -> ConfigDict:
+    """Applies what stands behind the colon of ``--config=FILE.py:PRESETS``, and locks.
 
     ``tiny`` shrinks networks and schedules to what runs in a minute or two: to see that everything
-    is in its place, not how good it is.
+    is in its place, not how good it is. It goes with any other: ``FILE.py:sites,tiny``.
+
+    Args:
+        config: of a file of configs/.
+        preset: names between commas; they become part of the run's name.
+        transfers: the file's own presets, each with the target and the sources that it is about.
     """
-    if preset not in ("", "tiny"):
+    transfers = transfers or {}
+    names = preset.split(",") if preset else []
+    chosen = [name for name in names if name in transfers]
+    if len(set(names)) < len(names) or {*names} - {*transfers, "tiny"} or len(chosen) > 1:
+        listed = ", ".join(f"FILE.py:{name}" for name in (*transfers, "tiny"))
+        combined = ", or FILE.py:ONE_OF_THEM,tiny" if transfers else ""
         raise UserError(
-            "--config: no preset of this name", found=preset, allowed="FILE.py or FILE.py:tiny"
+            "--config: no preset of this name", found=preset, allowed=f"FILE.py, {listed}{combined}"
         )
-    if preset == "tiny":
+    for name in chosen:
+        config.name += f"-{name}"
+        config.target, config.sources = transfers[name]
+    if "tiny" in names:
         config.name += "-tiny"
         config.model.widths = (4, 8)
         config.model.patch = (32, 32)
@@ -173,7 +195,13 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "name": (lambda v: bool(v) and "/" not in v and not v.startswith("."), "a folder's name"),
     "seed": (_seed, "0 … 2³¹ − 1"),
     "sources": (lambda v: len(v) > 0, "one task or more"),
-    "data.spacing": (lambda v: len(v) == 3 and all(s > 0 for s in v), "three lengths in mm"),
+    "workers": (lambda v: v >= 0, "0 (one per core) or more"),
+    "data.spacing": (
+        lambda v: len(v) == 3 and all(s >= 0 for s in v),
+        "three lengths in mm, 0 for the files' own",
+    ),
+    "data.interpolation": (lambda v: v in ("linear", "spline"), "linear, spline"),
+    "data.precision": (lambda v: v in ("float16", "float32"), "float16, float32"),
     "data.percentiles": (
         lambda v: len(v) == 2 and 0 <= v[0] < v[1] <= 100,
         "two rising percentiles in 0 … 100",
@@ -317,7 +345,7 @@ def _ruled(fields: dict[str, Any]) -> list[Problem]:
         if not holds(fields[path])
     ]
     metrics, sources = chosen_metrics(fields["select.metrics"]), fields["sources"]
-    problems += _known("stages", fields["stages"], STAGES)
+    problems += _known("stages", fields["stages"], (*ALONE, *STAGES))
     problems += _known("finetune.methods", fields["finetune.methods"], METHODS)
     layers = fields["select.layers"]
     scores = score_names([m for m in metrics if m in METRICS], layers)

@@ -42,13 +42,29 @@ class RoI:
 
 
 @dataclass(frozen=True)
+class Image:
+    """Where an image lies: a file, and which of its channels if it holds several.
+
+    Attributes:
+        path: of the file.
+        channel: index along the file's fourth axis; None: the file is the image.
+    """
+
+    path: Path
+    channel: int | None = None
+
+    def __str__(self) -> str:
+        return str(self.path) if self.channel is None else f"{self.path}, channel {self.channel}"
+
+
+@dataclass(frozen=True)
 class Case:
     """One scan session of one subject: images by modality, one label map, a site."""
 
     id: str
     subject: str
     site: str
-    images: Mapping[str, Path]
+    images: Mapping[str, Image]
     label: Path | None
 
 
@@ -64,6 +80,7 @@ class Dataset:
         ignore: label values that are neither background nor anything to learn.
         skull_stripped: background voxels are exactly 0, so the brain is where the image is not.
         synthetic: the subjects do not exist.
+        family: data sets of one family may hold the same people under other names; '' = none.
         about: public name, licence and origin, for messages and the report.
     """
 
@@ -75,15 +92,19 @@ class Dataset:
     about: str
     ignore: tuple[int, ...] = ()
     synthetic: bool = False
+    family: str = ""
 
     def roi(self, name: str) -> RoI:
-        """The RoI of that name: a declared group, or a single label."""
+        """The RoI of that name: a declared group, or a single label that is not ignored."""
         if name in self.rois:
             return self.rois[name]
-        for value, label in self.label_names.items():
-            if label == name and value != 0:
-                return RoI(name, ((name, (value,)),))
-        singles = [label for value, label in self.label_names.items() if value != 0]
+        singles = {
+            label: value
+            for value, label in self.label_names.items()
+            if value != 0 and value not in self.ignore
+        }
+        if name in singles:
+            return RoI(name, ((name, (singles[name],)),))
         raise UserError(
             f"dataset '{self.name}' has no RoI of this name",
             found=name,

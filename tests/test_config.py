@@ -107,7 +107,10 @@ BAD = {
     "stages": [(), ("prepare", "train")],
     "target": ["", "mine/all/t1", "mine/all//lesion", "theirs/all/t1/lesion"],
     "sources": [(), ("mine",), ("theirs/all/t1/lesion",), ("mine/all/t1/lesion",)],
-    "data.spacing": [(1.0, 1.0), (1.0, 1.0, 0.0), (1.0, 1.0, -2.0)],
+    "workers": [-1],
+    "data.spacing": [(1.0, 1.0), (1.0, 1.0, -2.0)],
+    "data.interpolation": ["nearest", ""],
+    "data.precision": ["float64", "bfloat16"],
     "data.percentiles": [(1.0,), (99.0, 1.0), (5.0, 5.0), (-1.0, 99.0), (1.0, 100.5)],
     "data.train_subjects": [0, -1],
     "data.test_subjects": [-1],
@@ -175,10 +178,13 @@ BAD = {
 }
 GOOD = {
     "seed": [2**31 - 1],
-    "stages": [("report",)],
+    "stages": [("report",), ("verify",), ("verify", "prepare")],
     "data.percentiles": [(0.0, 100.0)],
     "data.test_subjects": [0],
-    "data.spacing": [(1, 2, 3)],
+    "workers": [0, 16],
+    "data.spacing": [(1, 2, 3), (0.0, 0.0, 0.0), (1.0, 1.0, 0.0)],
+    "data.interpolation": ["spline"],
+    "data.precision": ["float32"],
     "augment.rotation": [0.0, 3],
     "augment.scale": [0.0],
     "augment.intensity": [0.0, 1.0],
@@ -432,3 +438,39 @@ def test_the_ranking_score_is_named_with_its_layer(config: ConfigDict) -> None:
     assert complaints(config) == [
         f"config.select.rank_by: unknown value; found logme; allowed {allowed}"
     ]
+
+
+TRANSFERS = {
+    "sites": ("mine/south/t1/lesion", ("mine/north/t1/lesion",)),
+    "rois": ("mine/north/t1/lesion", ("mine/north/t1/brain",)),
+}
+
+
+@pytest.mark.parametrize(
+    ("preset", "name", "target", "steps"),
+    [
+        ("sites", "some-sites", "mine/south/t1/lesion", 400),
+        ("rois", "some-rois", "mine/north/t1/lesion", 400),
+        ("sites,tiny", "some-sites-tiny", "mine/south/t1/lesion", 6),
+        ("tiny,sites", "some-sites-tiny", "mine/south/t1/lesion", 6),
+    ],
+)
+def test_a_preset_is_a_target_with_its_sources(
+    preset: str, name: str, target: str, steps: int
+) -> None:
+    config = default_config()
+    config.name = "some"
+    config = finish(config, preset, TRANSFERS)
+    assert (config.name, config.target, config.finetune.steps) == (name, target, steps)
+    assert config.sources == TRANSFERS[preset.replace("tiny", "").strip(",")][1]
+
+
+@pytest.mark.parametrize(
+    "preset", ["sites,rois", "tiny,tiny", "sites,small", "sites,", ",", "site", "Sites"]
+)
+def test_presets_that_are_none_list_those_that_are(preset: str) -> None:
+    with pytest.raises(UserError, match="preset") as caught:
+        finish(default_config(), preset, TRANSFERS)
+    assert caught.value.found == preset
+    for name in ("FILE.py:sites", "FILE.py:rois", "FILE.py:tiny", "FILE.py:ONE_OF_THEM,tiny"):
+        assert name in caught.value.allowed

@@ -11,14 +11,15 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from jaxfer.errors import UserError
-from jaxfer.tasks import IGNORE, Case, Dataset, RoI, Task, classes_of
+from jaxfer.tasks import IGNORE, Case, Dataset, Image, RoI, Task, classes_of
 
 FILE = Path("image.nii.gz")
+IMAGE = Image(FILE)
 PARTS = st.text("abcXYZ019_-. ", min_size=1)
 
 
 def case(name: str, site: str, *modalities: str, labelled: bool = True) -> Case:
-    return Case(name, name, site, dict.fromkeys(modalities, FILE), FILE if labelled else None)
+    return Case(name, name, site, dict.fromkeys(modalities, IMAGE), FILE if labelled else None)
 
 
 @pytest.fixture

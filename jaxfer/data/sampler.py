@@ -11,7 +11,7 @@ import grain
 import numpy as np
 from jaxtyping import Float32, Int64, UInt8
 
-from jaxfer.data.planes import slices_last
+from jaxfer.data.planes import NORMALS, slices_last
 from jaxfer.data.store import StoredCase
 from jaxfer.tasks import IGNORE, RoI, classes_of
 
@@ -74,11 +74,9 @@ class TaskCase:
 def task_case(
     stored: StoredCase, modality: str, roi: RoI, ignore: tuple[int, ...], plane: str = "axial"
 ) -> TaskCase:
-    """Counts the classes of a stored case, slice by slice of a plane."""
-    classes = slices_last(classes_of(np.asarray(stored.labels()), roi, ignore), plane)
-    counts = [np.count_nonzero(classes == c, (0, 1)) for c in range(roi.num_classes)]
-    counted = np.stack(counts, axis=1).astype(np.int64)
-    return TaskCase(stored, modality, roi, ignore, counted, plane=plane)
+    """A stored case with the counts of its classes by slice of a plane, which the store knows."""
+    counts = stored.index().class_counts(roi, ignore, NORMALS[plane])
+    return TaskCase(stored, modality, roi, ignore, counts, plane=plane)
 
 
 def class_frequencies(cases: Sequence[TaskCase]) -> np.ndarray:

@@ -3,44 +3,31 @@
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float16, Shaped
+from jaxtyping import Float, Integer, Shaped
 
-from jaxfer.data import preprocess
-from jaxfer.data.nifti import read_header, read_volume
-from jaxfer.data.preprocess import Geometry
+from jaxfer.data.label_index import LabelIndex, index_labels
+from jaxfer.data.nifti import read_header, read_images, read_volume
+from jaxfer.data.preprocess import Geometry, Preprocessing, to_working
+from jaxfer.errors import UserError
 from jaxfer.tasks import Case
 
-_MARGIN = 2
-"""Working voxels kept around the brain."""
-
-_VERSION = 2
+_VERSION = 3
 """Raised whenever the same files and settings give other arrays."""
 
-
-@dataclass(frozen=True)
-class Preprocessing:
-    """What is done to every case before a network sees it.
-
-    Attributes:
-        spacing: mm, of the working grid.
-        percentiles: at which intensities are clipped, inside the brain.
-        skull_stripped: the brain is where the image is not 0; else the whole image counts as brain.
-    """
-
-    spacing: tuple[float, float, float]
-    percentiles: tuple[float, float]
-    skull_stripped: bool
+_INDEX = "label_index.npz"
 
 
 @dataclass(frozen=True)
@@ -58,17 +45,26 @@ class StoredCase:
     geometry: Geometry
     content: Mapping[str, str]
 
-    def image(self, modality: str) -> Float16[np.ndarray, "x y z"]:
-        return np.load(self.folder / f"{modality}.npy", mmap_mode="r")
-
     @classmethod
     def read(cls, case: str, subject: str, site: str, folder: Path) -> StoredCase:
         """A case that lies in the store."""
         return _stored(case, subject, site, folder, json.loads((folder / "case.json").read_text()))
 
+    def image(self, modality: str) -> Float[np.ndarray, "x y z"]:
+        """z-scores in the precision that the store was built with."""
+        return np.load(self.folder / f"{modality}.npy", mmap_mode="r")
+
     def labels(self) -> Shaped[np.ndarray, "x y z"]:
         """Label values as the data set declares them."""
         return np.load(self.folder / "label.npy", mmap_mode="r")
+
+    def index(self) -> LabelIndex:
+        """Where the labels lie; the label map is read only where nobody has indexed it."""
+        if not (self.folder / _INDEX).is_file():
+            return index_labels(np.asarray(self.labels()))
+        with np.load(self.folder / _INDEX) as found:
+            counts = (found["x"], found["y"], found["z"])
+            return LabelIndex(tuple(found["values"].tolist()), counts, found["places"])
 
 
 def _present(case: Case, modalities: tuple[str, ...]) -> tuple[str, ...]:
@@ -78,48 +74,45 @@ def _present(case: Case, modalities: tuple[str, ...]) -> tuple[str, ...]:
 def case_fingerprint(case: Case, modalities: tuple[str, ...], how: Preprocessing) -> dict:
     """What decides a stored case: its files as they are on disk, and the preprocessing."""
     present = _present(case, modalities)
-    files = [case.images[m] for m in present] + ([case.label] if case.label else [])
+    files = [case.images[m].path for m in present] + ([case.label] if case.label else [])
     stats = [(str(f.resolve()), f.stat().st_size, f.stat().st_mtime_ns) for f in files]
     return {
         "files": [list(s) for s in stats],
         "modalities": list(present),
+        "channels": [case.images[m].channel for m in present],
         "preprocessing": json.loads(json.dumps(dataclasses.asdict(how))),
     }
 
 
 def _content(path: Path) -> str:
     with path.open("rb") as file:
-        return hashlib.file_digest(file, partial(hashlib.blake2b, digest_size=16)).hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()[:32]
 
 
-def _smallest_type(labels: np.ndarray) -> np.ndarray:
-    small = labels.min(initial=0) >= 0 and labels.max(initial=0) < 256
-    return labels.astype(np.uint8 if small else np.int32)
+def _smallest_type(labels: Shaped[np.ndarray, "x y z"]) -> Integer[np.ndarray, "x y z"]:
+    """Label values as uint8 if they fit; verification has found them to be whole numbers."""
+    if labels.dtype == np.uint8:
+        return labels
+    small = labels.min() >= 0 and labels.max() < 256
+    return np.round(labels).astype(np.uint8 if small else np.int32)
 
 
 def _write(case: Case, modalities: tuple[str, ...], how: Preprocessing, folder: Path) -> Geometry:
-    header = read_header(case.images[modalities[0]])
-    images = {m: read_volume(case.images[m]) for m in modalities}
-    whole = preprocess.field_of_view(header.shape, header.affine, how.spacing)
-    if how.skull_stripped:
-        brain = np.zeros(header.shape, bool)
-        for image in images.values():
-            brain |= image != 0
-    else:
-        brain = np.ones(header.shape, bool)
-    inside = preprocess.mask_to_working(brain, whole)
-    start, shape = preprocess.bounding_box(inside, _MARGIN)
-    geometry = dataclasses.replace(whole, start=start, crop_shape=shape)
-    inside = inside[geometry.window]
-    for modality, image in images.items():
-        working = preprocess.image_to_working(image, whole)[geometry.window]
-        values = preprocess.normalise(working, inside, how.percentiles)
-        np.save(folder / f"{modality}.npy", np.asfortranarray(values, np.float16))
-    if case.label:
-        labels = np.round(read_volume(case.label)).astype(np.int32)
-        working = preprocess.labels_to_working(labels, whole)[geometry.window]
-        np.save(folder / "label.npy", np.asfortranarray(_smallest_type(working)))
-    return geometry
+    headers = [read_header(case.images[m].path, case.images[m].channel) for m in modalities]
+    working = to_working(
+        read_images({m: case.images[m] for m in modalities}),
+        _smallest_type(read_volume(case.label)) if case.label else None,
+        next((h for h in headers if h.oriented), headers[0]),
+        how,
+    )
+    for modality, image in working.images.items():
+        np.save(folder / f"{modality}.npy", image)
+    if working.labels is not None:
+        index = index_labels(working.labels)
+        np.save(folder / "label.npy", working.labels)
+        x, y, z = index.counts
+        np.savez(folder / _INDEX, values=index.values, x=x, y=y, z=z, places=index.places)
+    return working.geometry
 
 
 def store_case(
@@ -135,36 +128,71 @@ def store_case(
 
     Returns:
         The stored case, and whether it had to be made.
+
+    Raises:
+        UserError: a file cannot be read any more, or the store cannot be written to; what was in
+            the store is there as it was.
     """
-    made_of = case_fingerprint(case, modalities, how)
+    try:
+        made_of = case_fingerprint(case, modalities, how)
+    except OSError as error:
+        raise UserError(
+            f"{error.filename}: no such file any more",
+            found=str(error),
+            mend="leave the data set's folder as it is while a run reads it, and start again",
+        ) from error
     known = _known(folder)
     if (known.get("made_of"), known.get("version")) == (made_of, _VERSION):
         return _stored(case.id, case.subject, case.site, folder, known), False
-    temporary = folder.with_name(f".{os.getpid()}-{folder.name}")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
+    temporary = _beside(folder, "new")
     try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
         geometry = _write(case, _present(case, modalities), how, temporary)
+        files = sorted(temporary.iterdir())
         known = {
             "version": _VERSION,
             "made_of": made_of,
-            "arrays": {f.name: _content(f) for f in sorted(temporary.iterdir())},
+            "arrays": {f.name: _content(f) for f in files if f.suffix == ".npy"},
+            "sizes": {f.name: f.stat().st_size for f in files},
             "geometry": dataclasses.asdict(geometry),
         }
         (temporary / "case.json").write_text(json.dumps(known, indent=1))
-        shutil.rmtree(folder, ignore_errors=True)
-        temporary.rename(folder)
+        _put(temporary, folder)
+    except OSError as error:
+        raise UserError(
+            f"{folder}: the store cannot be written to",
+            found=str(error),
+            allowed="a disk with room for it: for each voxel inside the brain 2 bytes per image "
+            "(4 as float32) and 1 for the labels",
+            mend="make room, or name a folder elsewhere with --config.data.cache=DIR",
+        ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return _stored(case.id, case.subject, case.site, folder, known), True
+
+
+def _beside(folder: Path, what: str) -> Path:
+    """A name for what is not the case yet, or not any more."""
+    return folder.with_name(f".{what}-{os.getpid()}-{folder.name}")
+
+
+def _put(new: Path, folder: Path) -> None:
+    """Renames a folder to where another may be; that one is never seen half gone."""
+    old = _beside(folder, "old")
+    if folder.exists():
+        folder.rename(old)
+    new.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _known(folder: Path) -> dict:
     """The record of a case that lies whole in the store; nothing of another."""
     try:
         known = json.loads((folder / "case.json").read_text())
-        whole = all((folder / name).is_file() for name in known["arrays"])
-    except (OSError, ValueError, KeyError, TypeError):
+        sizes = known["sizes"].items()
+        whole = all((folder / name).stat().st_size == size for name, size in sizes)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}
     return known if whole else {}
 
@@ -175,3 +203,77 @@ def _stored(case: str, subject: str, site: str, folder: Path, known: dict) -> St
         for key, values in known["geometry"].items()
     }
     return StoredCase(case, subject, site, folder, Geometry(**fields), known["arrays"])
+
+
+@contextmanager
+def _alone(folder: Path, on_wait: Callable[[], None]) -> Iterator[None]:
+    """Keeps other runs from building in the folder; a killed one holds it no longer."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            on_wait()
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError:
+            # Some network file systems know no locks: two builds at once then do the work twice.
+            yield
+            return
+        for pattern in (".new-*", ".old-*"):
+            for leftover in folder.rglob(pattern):
+                shutil.rmtree(leftover, ignore_errors=True)
+        yield
+
+
+def store_cases(
+    cases: Sequence[Case],
+    modalities: tuple[str, ...],
+    how: Preprocessing,
+    folder: Path,
+    *,
+    workers: int = 1,
+    on_case: Callable[[str], None] = lambda _: None,
+    on_wait: Callable[[], None] = lambda: None,
+) -> tuple[list[StoredCase], int]:
+    """Puts cases into the store, several at once, as ``store_case`` does one.
+
+    Threads, for nearly all of the time passes in zlib and numpy, which run side by side; processes
+    would each import the whole program again. What killed builds left behind is removed; what they
+    finished is kept.
+
+    Args:
+        cases: verified.
+        modalities: which of their images to store, as far as they have them.
+        how: the preprocessing.
+        folder: of all these cases; another run that builds there is waited for.
+        workers: how many cases at once; the stored bytes do not depend on it.
+        on_case: called with the id of each case when it is done, in no order.
+        on_wait: called once if another run builds there.
+
+    Returns:
+        The stored cases in the order of ``cases``, and how many had to be made.
+
+    Raises:
+        UserError: as ``store_case``; the cases that were finished before stay in the store.
+    """
+    try:
+        with _alone(folder, on_wait), ThreadPoolExecutor(workers) as pool:
+            jobs = {
+                pool.submit(store_case, case, modalities, how, folder / case.id): case.id
+                for case in cases
+            }
+            try:
+                for job in as_completed(jobs):
+                    job.result()
+                    on_case(jobs[job])
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+    except OSError as error:
+        raise UserError(
+            f"{folder}: the store cannot be written to",
+            found=str(error),
+            mend="name a folder elsewhere with --config.data.cache=DIR",
+        ) from error
+    done = [job.result() for job in jobs]
+    return [stored for stored, _ in done], sum(made for _, made in done)

@@ -60,7 +60,7 @@ def read_run(workdir: Path) -> Run:
         about=_record(workdir / "run.json"),
         prepared=_record(workdir / "prepare/prepared.json"),
         split=_split(workdir / "prepare/splits.json"),
-        problems=_problems(workdir / "prepare/verify.json"),
+        problems=read_problems(workdir),
         ranking=_ranking(workdir / "select/selection.json"),
         source_curves=_source_curves(workdir / "sources"),
         curves=_method_curves(workdir / "finetune"),
@@ -106,13 +106,15 @@ def _split(path: Path) -> dict[str, tuple[str, ...]] | None:
         return {part: tuple(str(case) for case in cases) for part, cases in parts.items()}
 
 
-def _problems(path: Path) -> tuple[Problem, ...] | None:
+def read_problems(workdir: Path) -> tuple[Problem, ...] | None:
+    """What verification found in the files of the data sets, or None if none has run."""
+    path = workdir / "verify/verify.json"
     if not path.is_file():
         return None
-    fields = ("severity", "where", "what", "found", "allowed", "mend")
+    fields = ("severity", "file", "problem", "found", "expected", "mend")
     with reading(path):
         return tuple(
-            Problem(**{field: _words(entry.get(field)) for field in fields})
+            Problem(*(_words(entry.get(field)) for field in fields))
             for entry in _json(path)["problems"]
         )
 
@@ -339,6 +341,7 @@ def _test_cases(path: Path, workdir: Path) -> tuple[TestCase, ...]:
                     for method, seeds in entry["predictions"].items()
                 },
                 risk=workdir / entry["risk"] if entry.get("risk") else None,
+                channel=int(entry.get("channel") or 0),
             )
             for entry in _json(path)
         )

@@ -111,7 +111,10 @@ class CaseScore:
 
 @dataclass(frozen=True)
 class TestCase:
-    """Where the image, truth, predictions (by method, by seed) and risk map of a test case lie."""
+    """Where the image, truth, predictions (by method, by seed) and risk map of a test case lie.
+
+    Of an image file with several volumes, the channel was used.
+    """
 
     __test__ = False
 
@@ -121,6 +124,7 @@ class TestCase:
     label: Path
     predictions: Mapping[str, Mapping[int, Path]]
     risk: Path | None
+    channel: int = 0
 
 
 @dataclass(frozen=True)
@@ -204,10 +208,10 @@ class Problem:
     """One finding of the check of the input files."""
 
     severity: str
-    where: str
-    what: str
+    file: str
+    problem: str
     found: str
-    allowed: str
+    expected: str
     mend: str
 
 

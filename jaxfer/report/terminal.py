@@ -1,7 +1,8 @@
-"""The two tables that a run leaves on the terminal, from the same rows as the page."""
+"""The tables that a run leaves on the terminal, from the same rows as the page."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
@@ -9,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from jaxfer.errors import UserError
-from jaxfer.report.files import read_run
+from jaxfer.report.files import read_problems, read_run
 from jaxfer.report.numbers import ABSENT, count_text, dice_text, points_text, score_text
 from jaxfer.report.records import Evaluation
 from jaxfer.report.tables import (
@@ -23,7 +24,50 @@ from jaxfer.report.tables import (
 
 # More patients than this are read on the page.
 MOST_PATIENTS = 12
+# More problems than this are read in the file.
+MOST_PROBLEMS = 100
 _ABOVE = {"higher": "yes", "lower": "below", "cannot be told": "cannot tell"}
+
+
+def problems_table(workdir: Path) -> Table:
+    """What verification found, errors first; paths from the folder that all files have in common.
+
+    Args:
+        workdir: the folder of a run.
+
+    Returns:
+        A table of two columns, so that long paths stay readable in a narrow window.
+
+    Raises:
+        UserError: nothing has been verified, or the file cannot be read.
+    """
+    problems = read_problems(workdir)
+    if problems is None:
+        raise _not_yet(workdir, "verify/verify.json", "verify")
+    absolute = [p.file for p in problems if os.path.isabs(p.file)]
+    common = os.path.commonpath([os.path.dirname(file) for file in absolute]) if absolute else ""
+    title = f"Problems of the files in {common}" if common else "Problems of the data"
+    table = Table(title=Text(title), title_justify="left", box=SIMPLE_HEAD)
+    table.add_column("file", overflow="fold", ratio=2)
+    table.add_column("problem", overflow="fold", ratio=3)
+    for problem in problems[:MOST_PROBLEMS]:
+        file = os.path.relpath(problem.file, common) if problem.file in absolute else problem.file
+        severity = Text(problem.severity, style="red" if problem.severity == "error" else "yellow")
+        words = [f": {problem.problem.replace(f'{common}/', '') if common else problem.problem}"]
+        words += [
+            f"\n{label}: {value}"
+            for label, value in (
+                ("found", problem.found),
+                ("expected", problem.expected),
+                ("mend", problem.mend),
+            )
+            if value
+        ]
+        table.add_row(Text(file), severity.append("".join(words), style="default"))
+    if len(problems) > MOST_PROBLEMS:
+        more = f"… and {len(problems) - MOST_PROBLEMS} more in {workdir / 'verify/verify.json'}"
+        table.add_row("", Text(more))
+    return table
 
 
 def ranking_table(workdir: Path) -> Table:

@@ -46,11 +46,12 @@ class CaseSlice:
     truth_empty: bool
 
 
-def read_volume(path: Path) -> Volume:
-    """Reads an image file on its nearest RAS+ axes; of a fourth axis only the first volume.
+def read_volume(path: Path, channel: int = 0) -> Volume:
+    """Reads an image file on its nearest RAS+ axes; of a fourth axis only one volume.
 
     Args:
         path: a file that nibabel reads.
+        channel: which volume, if it holds several.
 
     Returns:
         The volume, not resampled.
@@ -61,7 +62,7 @@ def read_volume(path: Path) -> Volume:
     with reading(path):
         image = nibabel.as_closest_canonical(nibabel.load(path))
         values = np.asanyarray(image.dataobj)
-        values = values.reshape(*values.shape[:3], -1)[..., 0] if values.ndim > 3 else values
+        values = values.reshape(*values.shape[:3], -1)[..., channel] if values.ndim > 3 else values
         if values.ndim != 3 or not values.size:
             raise ValueError(f"its shape is {values.shape}, not that of a volume")
         x, y, z = (float(edge) for edge in image.header.get_zooms()[:3])
@@ -100,7 +101,7 @@ def case_slice(case: TestCase, labels: Sequence[LabelValues], prediction: Path) 
     Raises:
         UserError: a file cannot be read, or two files do not share a grid.
     """
-    image = read_volume(case.image)
+    image = read_volume(case.image, case.channel)
     truth_values = _on_grid(case.label, image)
     predicted_values = _on_grid(prediction, image)
     truth = {label.name: np.isin(truth_values, label.reference) for label in labels}

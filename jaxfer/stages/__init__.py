@@ -37,6 +37,7 @@ class Stage:
 
 
 STAGES = (
+    Stage("verify", prepare.verify, inputs=prepare.inputs),
     Stage("prepare", prepare.run, inputs=prepare.inputs),
     Stage("pretrain", pretrain.run, ("pretrain", "augment", "shelf"), ("prepare",), together=True),
     Stage("select", select.run, ("select",), ("prepare", "pretrain")),

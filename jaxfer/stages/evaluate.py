@@ -73,7 +73,7 @@ def _display_risk(run: Run, cases: Sequence[TaskCase], prepared: Prepared) -> di
         classes = case.classes()
         risk = instance_risk(log_probs, classes, log_conditional, classes != IGNORE)
         file = run.workdir / "evaluate" / "risk" / f"{case.stored.id}.nii.gz"
-        reference = prepared.files(target, case.stored.id)[0]
+        reference = prepared.files(target, case.stored.id)[0].path
         write_like(file, restore(risk, case.stored.geometry, 0.0), reference)
         files[case.stored.id] = file
     return files
@@ -108,13 +108,13 @@ def run(run: Run) -> str:
             for case in cases:
                 image, label = prepared.files(target, case.stored.id)
                 file = folder / "predictions" / method / f"seed{seed}" / f"{case.stored.id}.nii.gz"
-                predicted = _predict(run, params, case, image, file)
+                predicted = _predict(run, params, case, image.path, file)
                 truth = classes_of(np.round(read_volume(label)).astype(np.int32), roi, ignore)
                 results += compare(
                     predicted,
                     truth,
                     roi.class_names,
-                    spacing=read_header(image).spacing[:3],
+                    spacing=read_header(image.path, image.channel).spacing,
                     method=method,
                     seed=seed,
                     case=case.stored.id,
@@ -131,7 +131,8 @@ def run(run: Run) -> str:
             {
                 "case": case.stored.id,
                 "subject": case.stored.subject,
-                "image": str(image),
+                "image": str(image.path),
+                "channel": image.channel,
                 "label": str(label),
                 "predictions": written[case.stored.id],
                 "risk": str(risk[case.stored.id].relative_to(run.workdir)),

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from jaxfer.config import fingerprint
-from jaxfer.data.layouts import folder_of, read_dataset
+from jaxfer.data.layouts import check_entries, folder_of, read_dataset
 from jaxfer.data.phantom.generate import write_collection
+from jaxfer.data.preprocess import Preprocessing
 from jaxfer.data.sampler import TaskCase, task_case
 from jaxfer.data.splits import Split, kept_split, source_split, target_split, written_split
-from jaxfer.data.store import Preprocessing, StoredCase, case_fingerprint, store_case
-from jaxfer.data.verify import verify_cases
+from jaxfer.data.store import StoredCase, case_fingerprint, store_cases
 from jaxfer.errors import Problem, UserError, raise_problems
 from jaxfer.stages.run import Run, read_json, write_json
-from jaxfer.tasks import Case, Dataset, RoI, Task
+from jaxfer.stages.verify import Wanted, find_problems, tell, workers
+from jaxfer.tasks import Case, Dataset, Image, RoI, Task
 
 Splits = dict[str, Split]
 
@@ -52,6 +53,8 @@ class _Plan:
             spacing=tuple(data.spacing),
             percentiles=tuple(data.percentiles),
             skull_stripped=self.datasets[dataset].skull_stripped,
+            interpolation=data.interpolation,
+            precision=data.precision,
         )
 
 
@@ -102,12 +105,29 @@ def _new_split(run: Run, task: Task, cases: Sequence[Case], tested: set[str]) ->
     return source_split(usable, seed=run.config.seed, validation_fraction=fraction)
 
 
+def _relatives(target: Dataset, datasets: Iterable[Dataset]) -> list[Problem]:
+    """Data sets whose sources may have seen the people that the target is tested on."""
+    return [
+        Problem(
+            "warning",
+            "config.sources",
+            f"'{other.name}' and the target's '{target.name}' may hold the same people: a source "
+            "of it may have learnt from scans that the target is tested on",
+            f"both are of the family {target.family}",
+            "sources of the target's own data set, where such subjects are left out, or of others",
+        )
+        for other in datasets
+        if other.name != target.name and target.family and other.family == target.family
+    ]
+
+
 def _plan(run: Run) -> _Plan:
     config = run.config
     file = run.workdir / "prepare" / "splits.json"
     before = read_json(file) if file.is_file() else {}
     if not isinstance(before, dict):
         raise UserError(f"{file}: not the splits of a run", mend=f"delete {file}")
+    check_entries(config.datasets)
     target, *sources = _tasks(run)
     datasets: dict[str, Dataset] = {}
     problems: list[Problem] = []
@@ -127,6 +147,7 @@ def _plan(run: Run) -> _Plan:
         problems.append(
             Problem("warning", absent.what, "left out", absent.found, absent.allowed, absent.mend)
         )
+    problems += _relatives(datasets[target.dataset], datasets.values())
     splits: Splits = {}
     # What stands there of data that are not there now waits for their return.
     written: dict[str, Any] = dict(before)
@@ -137,7 +158,12 @@ def _plan(run: Run) -> _Plan:
             continue
         dataset = datasets[task.dataset]
         dataset.roi(task.roi)
-        cases = dataset.select(task.site, task.modality)
+        try:
+            cases = dataset.select(task.site, task.modality)
+        except UserError:
+            # A site or modality may be unknown just because of what is wrong with the files.
+            raise_problems(problems, "the data have problems")
+            raise
         key = "target" if task == target else task.name
         # No source may have seen a subject that the target is tested on.
         of_target = tested if task.dataset == target.dataset else set()
@@ -187,73 +213,93 @@ def inputs(run: Run) -> Any:
         return None
 
 
-def _in_words(problem: Problem) -> dict[str, str | None]:
-    fields = dataclasses.asdict(problem)
-    return {key: None if value is None else str(value) for key, value in fields.items()}
+def _wanted(run: Run, plan: _Plan, names: Iterable[str]) -> dict[str, Wanted]:
+    """What verification looks at, of the data sets of these names."""
+    found = {}
+    for name in names:
+        settings, cases = run.config.datasets[name], plan.cases(name)
+        try:
+            files = [
+                case_fingerprint(case, plan.modalities[name], plan.preprocessing(run, name))
+                for case in cases
+            ]
+        except OSError:
+            files = None
+        folder = folder_of(name, settings, _root(run, settings))
+        found[name] = Wanted(plan.datasets[name], folder, cases, plan.modalities[name], files)
+    return found
 
 
-def _verify(run: Run, plan: _Plan) -> list[Problem]:
-    problems = list(plan.problems)
-    total = sum(len(plan.cases(name)) for name in plan.datasets)
-    with run.progress("verifying", total) as advance:
-        for name, dataset in plan.datasets.items():
-            problems += verify_cases(
-                dataset,
-                plan.cases(name),
-                plan.modalities[name],
-                on_case=partial(_note, advance),
-            )
-    problems.sort(key=lambda p: p.severity)
-    write_json(
-        run.workdir / "prepare" / "verify.json",
-        {"problems": [_in_words(p) for p in problems]},
-    )
-    for problem in problems:
-        if problem.severity == "warning":
-            run.say(f"  warning: {problem}")
-    raise_problems(problems, "the data have problems")
-    return problems
+def _collections(run: Run) -> list[str]:
+    """The data sets that the run makes itself; their folders are there afterwards."""
+    names = [
+        name
+        for name in dict.fromkeys(t.dataset for t in _tasks(run))
+        if run.config.datasets[name].layout == "phantom"
+    ]
+    for name in names:
+        folder_of(name, run.config.datasets[name], run.cache).mkdir(parents=True, exist_ok=True)
+    return names
+
+
+def verify(run: Run) -> str:
+    """Verifies what was downloaded; the collections that the run makes are verified once made."""
+    made = _collections(run)
+    plan = _plan(run)
+    wanted = _wanted(run, plan, (name for name in plan.datasets if name not in made))
+    problems = find_problems(run, wanted, plan.problems)
+    tell(run, problems)
+    cases = sum(len(one.cases) for one in wanted.values())
+    return f"{cases} cases of {len(wanted)} dataset(s), {len(problems)} warning(s)"
 
 
 def _build(run: Run, plan: _Plan) -> dict[str, dict[str, Any]]:
     records: dict[str, dict[str, Any]] = {}
-    made = 0
     total = sum(len(plan.cases(name)) for name in plan.datasets)
     with run.progress("storing", total) as advance:
         for name in plan.datasets:
             how, modalities = plan.preprocessing(run, name), plan.modalities[name]
-            folder = run.cache / name / fingerprint(dataclasses.asdict(how), modalities)
-            cases = {}
-            for case in plan.cases(name):
-                stored, fresh = store_case(case, modalities, how, folder / case.id)
-                made += fresh
-                cases[case.id] = {
-                    "subject": case.subject,
-                    "site": case.site,
-                    "folder": str(stored.folder.resolve()),
-                    "images": {
-                        m: str(path.resolve()) for m, path in case.images.items() if m in modalities
-                    },
-                    "label": str(case.label.resolve()) if case.label else None,
-                }
-                advance(note=case.id)
-            records[name] = {"cases": cases, "preprocessing": dataclasses.asdict(how)}
+            cases = plan.cases(name)
+            stored, _ = store_cases(
+                cases,
+                modalities,
+                how,
+                run.cache / name / fingerprint(dataclasses.asdict(how), modalities),
+                workers=workers(run),
+                on_case=partial(_note, advance),
+                on_wait=partial(run.say, f"  another run is storing {name}; waiting for it"),
+            )
+            records[name] = {
+                "cases": {
+                    case.id: {
+                        "subject": case.subject,
+                        "site": case.site,
+                        "folder": str(one.folder.resolve()),
+                        "images": {
+                            m: {"path": str(image.path.resolve()), "channel": image.channel}
+                            for m, image in case.images.items()
+                            if m in modalities
+                        },
+                        "label": str(case.label.resolve()) if case.label else None,
+                    }
+                    for case, one in zip(cases, stored, strict=True)
+                },
+                "preprocessing": dataclasses.asdict(how),
+            }
     return records
 
 
 def run(run: Run) -> str:
     """Makes the collection if the run needs it, verifies, splits, stores."""
-    collections = [
-        name
-        for name in dict.fromkeys(t.dataset for t in _tasks(run))
-        if run.config.datasets[name].layout == "phantom"
-    ]
-    for name in collections:
-        folder_of(name, run.config.datasets[name], run.cache).mkdir(parents=True, exist_ok=True)
+    made = _collections(run)
     # Whatever is wrong with the tasks or the downloads shows before the collections are made.
     plan = _plan(run)
-    _make_collections(run, collections)
-    problems = _verify(run, plan)
+    downloaded = _wanted(run, plan, (name for name in plan.datasets if name not in made))
+    problems = find_problems(run, downloaded, plan.problems)
+    if made and not any(p.severity == "error" for p in problems):
+        _make_collections(run, made)
+        problems = find_problems(run, _wanted(run, plan, plan.datasets), plan.problems)
+    tell(run, problems)
     records = _build(run, plan)
     for name, dataset in plan.datasets.items():
         records[name] |= {
@@ -315,10 +361,11 @@ class Prepared:
     def preprocessing(self, task: Task) -> Mapping[str, Any]:
         return self.record["datasets"][task.dataset]["preprocessing"]
 
-    def files(self, task: Task, case: str) -> tuple[Path, Path]:
+    def files(self, task: Task, case: str) -> tuple[Image, Path]:
         """The image and the label map of a case, as they were downloaded."""
         known = self.record["datasets"][task.dataset]["cases"][case]
-        return Path(known["images"][task.modality]), Path(known["label"])
+        image = known["images"][task.modality]
+        return Image(Path(image["path"]), image["channel"]), Path(known["label"])
 
     def cases(self, task: Task, part: str) -> list[TaskCase]:
         """The cases of a task's split ('train', 'validation', 'test')."""

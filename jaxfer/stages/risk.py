@@ -41,7 +41,8 @@ def source_log_probs(run: Run, source: Source, image: np.ndarray) -> Float32[np.
 
 def shared_grid(prepared: Prepared, task: Task, cases: Sequence[TaskCase]) -> str:
     """Why the cases do not share one grid; an empty text if they do."""
-    headers = [read_header(prepared.files(task, case.stored.id)[0]) for case in cases]
+    images = [prepared.files(task, case.stored.id)[0] for case in cases]
+    headers = [read_header(image.path, image.channel) for image in images]
     for case, header in zip(cases, headers, strict=True):
         if header.shape != headers[0].shape:
             return f"{case.stored.id} has shape {header.shape}, others {headers[0].shape}"
@@ -128,7 +129,7 @@ def make_risk_maps(
     }
     weighted, weights_of_all = [], []
     for index, case in enumerate(cases):
-        reference = prepared.files(target, case.stored.id)[0]
+        reference = prepared.files(target, case.stored.id)[0].path
         for mode, volumes in maps.items():
             volume = restore(volumes[index], case.stored.geometry, 0.0)
             write_like(folder / f"{case.stored.id}_{mode}.nii.gz", volume, reference)

@@ -11,7 +11,7 @@ import pytest
 
 from jaxfer.data.preprocess import field_of_view
 from jaxfer.data.store import StoredCase
-from jaxfer.tasks import Case, Dataset, RoI
+from jaxfer.tasks import Case, Dataset, Image, RoI
 
 LABEL_NAMES = {0: "background", 1: "core", 2: "rim"}
 
@@ -59,7 +59,8 @@ def make_case(write_nifti: Callable[..., Path]) -> Callable[..., Case]:
         images = {}
         for modality in modalities:
             values = np.where(distance < 0.4, rng.normal(100, 20, shape), 0).astype(np.float32)
-            images[modality] = write_nifti(f"{name}_{modality}.nii.gz", values, affine)
+            file = write_nifti(f"{name}_{modality}.nii.gz", values, affine)
+            images[modality] = Image(file)
         label = write_nifti(f"{name}_seg.nii.gz", labels, affine)
         return Case(name, name, "here", images, label)
 

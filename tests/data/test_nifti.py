@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from jaxfer.data.nifti import read_header, read_volume, write_like
+from jaxfer.data.nifti import read_header, read_images, read_volume, write_like
 from jaxfer.errors import UserError
+from jaxfer.tasks import Image
 
 Write = Callable[..., Path]
 
@@ -268,6 +269,140 @@ def test_an_affine_that_places_nothing_is_refused(
     with pytest.raises(UserError, match="affine") as caught:
         read_header(path)
     assert str(path) in caught.value.what
+
+
+@pytest.mark.parametrize("suffix", ["nii", "nii.gz"])
+@pytest.mark.parametrize("shape", [(1000, 1000, 1000), (30000, 300, 100), (9, 7, 800)])
+def test_a_header_that_announces_more_than_its_file_can_hold_is_refused(
+    write_nifti: Write, volume: np.ndarray, suffix: str, shape: tuple[int, ...]
+) -> None:
+    path = write_nifti("a.nii", volume)
+    content = put(path.read_bytes(), 40, "<i2", 3, *shape)
+    path = path.with_name(f"announcing.{suffix}")
+    path.write_bytes(gzip.compress(content) if suffix.endswith("gz") else content)
+    tracemalloc.start()
+    for read in (read_header, read_volume):
+        if read is read_header and suffix == "nii.gz" and shape[2] == 800:
+            continue  # deflate could hold that many
+        with pytest.raises(UserError, match="not a readable NIfTI") as caught:
+            read(path)
+        assert caught.value.found
+    assert tracemalloc.get_traced_memory()[1] < 2**20
+    tracemalloc.stop()
+
+
+def test_a_gzip_file_under_the_name_of_another_is_told_apart(
+    write_nifti: Write, volume: np.ndarray
+) -> None:
+    path = write_nifti("a.nii.gz", volume)
+    renamed = path.rename(path.with_name("a.nii"))
+    with pytest.raises(UserError) as caught:
+        read_header(renamed)
+    assert "add .gz" in caught.value.mend
+
+
+@pytest.mark.parametrize("suffix", ["nii", "nii.gz"])
+def test_one_channel_of_a_4d_file(write_nifti: Write, suffix: str) -> None:
+    channels = np.random.default_rng(3).normal(size=(6, 5, 4, 3)).astype(np.float32)
+    path = write_nifti(f"four.{suffix}", channels, AFFINES["oblique"])
+    for channel in range(3):
+        np.testing.assert_array_equal(read_volume(path, channel), channels[..., channel])
+        header = read_header(path, channel)
+        assert header.shape == (6, 5, 4)
+        np.testing.assert_allclose(header.affine, AFFINES["oblique"], atol=1e-4)
+    several = {"b": Image(path, 2), "a": Image(path, 0)}
+    found = read_images(several)
+    assert list(found) == ["b", "a"]
+    np.testing.assert_array_equal(found["b"], channels[..., 2])
+    np.testing.assert_array_equal(found["a"], channels[..., 0])
+    for channel in (3, -1):
+        for read in (read_header, read_volume):
+            with pytest.raises(UserError, match="no such channel") as caught:
+                read(path, channel)
+            assert caught.value.allowed == "0 to 2"
+    out = path.with_name("out.nii.gz")
+    write_like(out, channels[..., 0], path)
+    assert nib.load(out).shape == (6, 5, 4)
+    np.testing.assert_array_equal(read_volume(out), channels[..., 0])
+    np.testing.assert_allclose(nib.load(out).affine, AFFINES["oblique"], atol=1e-4)
+
+
+def test_one_channel_of_an_uncompressed_file_takes_the_memory_of_one(write_nifti: Write) -> None:
+    path = write_nifti("four.nii", np.ones((40, 40, 40, 20), np.float32))
+    tracemalloc.start()
+    read_volume(path, 7)
+    assert tracemalloc.get_traced_memory()[1] < 2 * 40**3 * 4
+    tracemalloc.stop()
+
+
+def test_a_3d_file_has_one_channel(write_nifti: Write, volume: np.ndarray) -> None:
+    path = write_nifti("a.nii.gz", volume)
+    np.testing.assert_array_equal(read_volume(path, 0), volume)
+    with pytest.raises(UserError, match="no such channel"):
+        read_volume(path, 1)
+
+
+def analyze(path: Path, array: np.ndarray, zooms: tuple[float, ...]) -> Path:
+    image = nib.AnalyzeImage(array, None)
+    image.header.set_zooms(zooms)
+    nib.save(image, path)
+    return path
+
+
+@pytest.mark.parametrize("suffix", ["hdr", "img"])
+@pytest.mark.parametrize("trailing", [(), (1,)])
+def test_analyze_pairs_have_a_spacing_and_no_orientation(
+    tmp_path: Path, suffix: str, trailing: tuple[int, ...]
+) -> None:
+    array = np.arange(60, dtype=np.int16).reshape(3, 4, 5, *trailing)
+    analyze(tmp_path / "a.img", array, (1.0, 1.5, 2.0, *(0.0 for _ in trailing)))
+    path = tmp_path / f"a.{suffix}"
+    header = read_header(path)
+    assert header.shape == (3, 4, 5)
+    assert not header.oriented
+    np.testing.assert_array_equal(header.affine, np.diag([1.0, 1.5, 2.0, 1.0]))
+    np.testing.assert_array_equal(read_volume(path), array.reshape(3, 4, 5))
+
+    # What is written for it claims no orientation either.
+    write_like(tmp_path / "out.nii.gz", array.reshape(3, 4, 5), path)
+    out = read_header(tmp_path / "out.nii.gz")
+    assert not out.oriented
+    np.testing.assert_array_equal(out.affine, header.affine)
+    np.testing.assert_array_equal(nib.load(tmp_path / "out.nii.gz").affine, nib.load(path).affine)
+
+
+def test_half_a_pair_says_which_half(tmp_path: Path) -> None:
+    array = np.ones((3, 4, 5), np.int16)
+    for present, absent in (("hdr", "img"), ("img", "hdr")):
+        analyze(tmp_path / "a.img", array, (1.0, 1.0, 1.0))
+        (tmp_path / f"a.{absent}").unlink()
+        with pytest.raises(UserError, match="other file of the pair") as caught:
+            read_header(tmp_path / f"a.{present}")
+        assert caught.value.allowed == "NAME.hdr beside NAME.img"
+        (tmp_path / f"a.{present}").unlink()
+
+
+@pytest.mark.parametrize("half", ["hdr", "img"])
+def test_a_cut_pair_is_refused(tmp_path: Path, half: str) -> None:
+    analyze(tmp_path / "a.img", np.ones((3, 4, 5), np.int16), (1.0, 1.0, 1.0))
+    file = tmp_path / f"a.{half}"
+    file.write_bytes(file.read_bytes()[:-20])
+    with pytest.raises(UserError, match="not a readable NIfTI"):
+        read_volume(tmp_path / "a.img")
+
+
+@pytest.mark.parametrize(("code", "size"), [(0, 1.5), (1, 1500.0), (2, 1.5), (3, 0.0015)])
+@pytest.mark.parametrize("oriented", [True, False])
+def test_units_of_length_are_honoured(
+    tmp_path: Path, volume: np.ndarray, code: int, size: float, oriented: bool
+) -> None:
+    image = nib.Nifti1Image(volume, np.diag([1.5, 1.5, 1.5, 1.0]) if oriented else None)
+    image.header.set_zooms((1.5, 1.5, 1.5))
+    image.header["xyzt_units"] = code + 8
+    nib.save(image, tmp_path / "a.nii.gz")
+    header = read_header(tmp_path / "a.nii.gz")
+    assert header.oriented == oriented
+    assert header.spacing == pytest.approx((size, size, size))
 
 
 def test_missing_files_and_folders_in_their_place(tmp_path: Path) -> None:

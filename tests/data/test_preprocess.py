@@ -12,16 +12,21 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from scipy.spatial.transform import Rotation
 
+from jaxfer.data.nifti import Header
 from jaxfer.data.preprocess import (
+    SPLINES,
     Geometry,
+    Preprocessing,
     bounding_box,
     field_of_view,
     image_to_working,
     labels_to_working,
     mask_to_working,
     normalise,
+    percentile,
     restore,
     to_canonical,
+    to_working,
 )
 from jaxfer.errors import UserError
 
@@ -230,6 +235,124 @@ def test_a_mask_covers_the_same_space() -> None:
     assert working.shape == (26, 26, 26)
     expected = ball((26, 26, 26), affine_of((1.0, 1.0, 1.0)), 9.0) != 0
     assert overlap(working, expected) > 0.95
+
+
+def case_on(affine: np.ndarray, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """A skull-stripped image on a file's grid, and its labels."""
+    labels = ball(shape, affine, 6.0)
+    places = positions(shape, affine)
+    centre = (np.array(shape) - 1) / 2 @ affine[:3, :3].T + affine[:3, 3]
+    brain = np.linalg.norm(places - centre, axis=-1) < 9.0
+    image = np.where(brain, 100 + 3 * (places - centre) @ [1.0, 2.0, -1.0], 0)
+    return image.astype(np.float32), labels
+
+
+@pytest.mark.parametrize("turn", [0.0, 15.0, 40.0])
+@pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (0.7, 1.0, 3.0), (0.9583333, 0.9583333, 3.0)])
+@pytest.mark.parametrize(("order", "signs"), [ORIENTATIONS[i] for i in (0, 7, 13, 22, 34, 47)])
+@pytest.mark.parametrize("skull_stripped", [True, False])
+def test_predictions_land_exactly_where_the_labels_were(
+    spacing: tuple[float, ...],
+    turn: float,
+    order: tuple[int, ...],
+    signs: tuple[int, ...],
+    skull_stripped: bool,
+) -> None:
+    shape = tuple(round(24 / s) for s in spacing)
+    affine = affine_of(spacing, order, signs, turn)
+    image, labels = case_on(affine, shape)
+    # Headers hold float32: what is written there is not quite what was meant.
+    header = Header(shape, affine.astype(np.float32).astype(np.float64))
+    how = Preprocessing((0.0, 0.0, 0.0), (0.5, 99.5), skull_stripped)
+    case = to_working({"t1": image}, labels, header, how)
+    assert case.labels is not None
+    assert case.labels.size < labels.size
+    np.testing.assert_array_equal(back(case.labels, case.geometry), labels)
+    z_scores = restore(case.images["t1"].astype(np.float32), case.geometry, 0.0)
+    inside = image != 0
+    assert np.corrcoef(z_scores[inside], image[inside])[0, 1] > 0.999
+
+
+def test_spacings_of_0_keep_those_of_the_file() -> None:
+    affine = affine_of((0.8, 1.2, 5.0), (2, 0, 1))
+    geometry = field_of_view((30, 20, 6), affine, (1.0, 0.0, 0.0))
+    assert geometry.canonical_spacing == (1.2, 5.0, 0.8)
+    assert geometry.spacing == (1.0, 5.0, 0.8)
+    assert geometry.full_shape == (24, 6, 30)
+
+
+def test_headers_that_round_their_spacing_are_not_resampled() -> None:
+    image = np.random.default_rng(0).normal(size=(40, 40, 40)).astype(np.float32)
+    for size, same in ((1.00001, True), (0.9999, True), (1.002, False)):
+        geometry = field_of_view((40,) * 3, affine_of((size,) * 3), (1.0, 1.0, 1.0))
+        assert geometry.full_shape == (40, 40, 40)
+        assert np.array_equal(image_to_working(image, geometry), image) == same
+
+
+def test_a_header_without_orientation_leaves_the_axes_as_they_are() -> None:
+    image, labels = case_on(np.eye(4), (20, 22, 24))
+    header = Header((20, 22, 24), np.diag([1.0, 1.5, 2.0, 1.0]), oriented=False)
+    case = to_working({"t1": image}, labels, header, Preprocessing((0.0,) * 3, (0.0, 100.0), True))
+    np.testing.assert_array_equal(case.labels, labels[case.geometry.window])
+    assert case.geometry.spacing == (1.0, 1.5, 2.0)
+
+
+def test_the_crop_is_resampled_as_the_whole_would_be() -> None:
+    affine = affine_of((0.8, 1.0, 1.7), (1, 2, 0), (1, -1, 1), 10.0)
+    image, labels = case_on(affine, (30, 26, 15))
+    whole = field_of_view(image.shape, affine, (1.0, 1.3, 1.0))
+    start = (3, 2, 5)
+    crop = replace(whole, start=start, crop_shape=(7, 9, 6))
+    for interpolation in SPLINES:
+        np.testing.assert_allclose(
+            image_to_working(image, crop, interpolation),
+            image_to_working(image, whole, interpolation)[crop.window],
+            atol=1e-3,
+        )
+    np.testing.assert_array_equal(
+        labels_to_working(labels, crop), labels_to_working(labels, whole)[crop.window]
+    )
+
+
+def test_splines_are_closer_to_smooth_images_than_lines() -> None:
+    geometry = field_of_view((30, 30, 30), np.eye(4), (0.7, 0.7, 0.7))
+
+    def wave(scale: float, shape: tuple[int, ...]) -> np.ndarray:
+        x, y, z = ((np.arange(n) - (n - 1) / 2) * scale for n in shape)
+        return (np.sin(x)[:, None, None] * np.cos(y)[:, None] * np.cos(z)).astype(np.float32)
+
+    truth = wave(0.7, geometry.full_shape)[5:-5, 5:-5, 5:-5]
+    errors = {
+        name: np.abs(
+            image_to_working(wave(1.0, (30, 30, 30)), geometry, name)[5:-5, 5:-5, 5:-5] - truth
+        ).max()
+        for name in ("linear", "spline")
+    }
+    assert errors["spline"] < errors["linear"] / 3
+
+
+@settings(deadline=None)
+@given(
+    arrays.arrays(np.float32, st.integers(1, 400), elements=st.floats(-100, 100, width=32)),
+    st.floats(0, 100),
+)
+def test_percentiles_are_those_of_numpy(values: np.ndarray, wanted: float) -> None:
+    expected = np.percentile(values.astype(np.float64), wanted)
+    assert percentile(values, wanted) == pytest.approx(expected, rel=1e-5, abs=1e-5)
+
+
+@pytest.mark.parametrize("order", ["random", "rising", "falling", "few values", "sampled high"])
+def test_percentiles_of_many_values_whatever_their_order(order: str) -> None:
+    values = np.random.default_rng(0).normal(size=100_000).astype(np.float32)
+    if order in ("rising", "falling"):
+        values = np.sort(values)[:: 1 if order == "rising" else -1]
+    elif order == "few values":
+        values = values.round()
+    elif order == "sampled high":
+        values[:: len(values) // 4096 + 1] = 50.0
+    for wanted in (0.0, 0.5, 1.0, 33.0, 50.0, 99.5, 100.0):
+        expected = np.percentile(values.astype(np.float64), wanted)
+        assert percentile(values, wanted) == pytest.approx(expected, rel=1e-6, abs=1e-6)
 
 
 def test_outside_of_the_crop_is_filled() -> None:

@@ -20,7 +20,8 @@ from jaxfer.data.nifti import read_header, read_volume
 from jaxfer.data.preprocess import normalise, restore
 from jaxfer.data.store import Preprocessing, StoredCase, store_case
 from jaxfer.data.verify import verify_cases
-from jaxfer.tasks import Case, Dataset
+from jaxfer.errors import UserError
+from jaxfer.tasks import Case, Dataset, Image
 
 Make = Callable[..., Case]
 AS_IT_IS = Preprocessing((1.0, 1.0, 1.0), (0.5, 99.5), skull_stripped=True)
@@ -45,12 +46,12 @@ def test_arrays_are_mapped_cropped_and_normalised(make_case: Make, tmp_path: Pat
     assert stored.image("t1").dtype == np.float16
     assert stored.labels().dtype == np.uint8
 
-    image, window = read_volume(case.images["t1"]), stored.geometry.window
-    brain = (image != 0) | (read_volume(case.images["t2"]) != 0)
+    image, window = read_volume(case.images["t1"].path), stored.geometry.window
+    brain = (image != 0) | (read_volume(case.images["t2"].path) != 0)
     places = np.argwhere(brain)
     np.testing.assert_array_equal(stored.geometry.start, places.min(0) - 2)
     np.testing.assert_array_equal(stored.geometry.crop_shape, np.ptp(places, axis=0) + 5)
-    expected = normalise(image[window], brain[window], (0.5, 99.5)).astype(np.float16)
+    expected = normalise(image[window], brain[window], (0.5, 99.5), "float16")
     np.testing.assert_array_equal(stored.image("t1"), expected)
     labels = read_volume(case.label)
     np.testing.assert_array_equal(stored.labels(), labels[window])
@@ -62,7 +63,10 @@ def test_without_skull_stripping_everything_is_brain(make_case: Make, tmp_path: 
     case = make_case("a")
     how = replace(AS_IT_IS, skull_stripped=False)
     stored, _ = store_case(case, ("t1",), how, tmp_path / "a")
-    assert stored.geometry.crop_shape == (14, 16, 12)
+    # Cropped all the same, to the ball of values that are not 0, which has corners of zeros.
+    places = np.argwhere(read_volume(case.images["t1"].path) != 0)
+    np.testing.assert_array_equal(stored.geometry.start, places.min(0))
+    np.testing.assert_array_equal(stored.geometry.crop_shape, np.ptp(places, axis=0) + 1)
     image = np.asarray(stored.image("t1"), np.float64)
     assert image.mean() == pytest.approx(0.0, abs=1e-3)
     assert (image != 0).all()
@@ -122,8 +126,8 @@ def touch(path: Path) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        lambda case, how: rewrite(case.images["t1"]) or (case, how),
-        lambda case, how: touch(case.images["t1"]) or (case, how),
+        lambda case, how: rewrite(case.images["t1"].path) or (case, how),
+        lambda case, how: touch(case.images["t1"].path) or (case, how),
         lambda case, how: touch(case.label) or (case, how),
         lambda case, how: (replace(case, label=None), how),
         lambda case, how: (case, replace(how, spacing=(1.0, 1.0, 2.0))),
@@ -178,9 +182,9 @@ def test_the_content_is_that_of_each_array_wherever_it_lies(
     assert here.content == there.content
     assert sorted(here.content) == ["label.npy", "t1.npy", "t2.npy"]
     assert len(set(here.content.values())) == 3
-    scan = nib.load(case.images["t1"])
+    scan = nib.load(case.images["t1"].path)
     moved = nib.Nifti1Image(scan.get_fdata() ** 2, scan.affine, scan.header)
-    nib.save(moved, case.images["t1"])
+    nib.save(moved, case.images["t1"].path)
     changed, _ = store_case(case, ("t1", "t2"), AS_IT_IS, tmp_path / "a")
     assert changed.content["t1.npy"] != here.content["t1.npy"]
     assert changed.content["t2.npy"] == here.content["t2.npy"]
@@ -218,9 +222,15 @@ def test_a_new_version_of_the_preprocessing_makes_cases_again(
     assert not store_case(case, ("t1",), AS_IT_IS, tmp_path / "a")[1]
 
 
-@pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()])
+@pytest.mark.parametrize(
+    ("error", "told"), [(OSError("disk full"), UserError), (KeyboardInterrupt(), KeyboardInterrupt)]
+)
 def test_an_interrupted_write_leaves_no_half_case(
-    make_case: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+    make_case: Make,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    error: BaseException,
+    told: type[BaseException],
 ) -> None:
     case, cache = make_case("a"), tmp_path / "store"
     store_case(case, ("t1",), AS_IT_IS, cache / "old")
@@ -235,8 +245,11 @@ def test_an_interrupted_write_leaves_no_half_case(
     monkeypatch.setattr(np, "save", fail_at_the_label)
     how = replace(AS_IT_IS, percentiles=(2.0, 98.0))
     for name in ("new", "old"):
-        with pytest.raises(type(error)):
+        with pytest.raises(told) as caught:
             store_case(case, ("t1",), how, cache / name)
+        if told is UserError:
+            assert "disk full" in caught.value.found
+            assert "--config.data.cache" in caught.value.mend
     assert contents(cache) == before
     assert [p.name for p in cache.iterdir()] == ["old"]
     assert not store_case(case, ("t1",), AS_IT_IS, cache / "old")[1]
@@ -247,7 +260,7 @@ def test_the_record_says_what_the_case_was_made_of(make_case: Make, tmp_path: Pa
     store_case(case, ("t1",), AS_IT_IS, tmp_path / "a")
     record = json.loads((tmp_path / "a" / "case.json").read_text())
     files = [Path(name) for name, _, _ in record["made_of"]["files"]]
-    assert files == [case.images["t1"].resolve(), case.label.resolve()]
+    assert files == [case.images["t1"].path.resolve(), case.label.resolve()]
     assert sorted(record["arrays"]) == ["label.npy", "t1.npy"]
 
 
@@ -271,7 +284,7 @@ def test_real_hippocampi(real_data: Path, tmp_path: Path) -> None:
     assert verify_cases(dataset, cases, ("t1",)) == []
     how = Preprocessing((1.0, 1.0, 1.0), (0.5, 99.5), dataset.skull_stripped)
     for case in cases:
-        header = read_header(case.images["t1"])
+        header = read_header(case.images["t1"].path)
         assert (np.array([32, 40, 28]) <= header.shape).all()
         assert (np.array([42, 55, 45]) >= header.shape).all()
         assert header.spacing == pytest.approx((1.0, 1.0, 1.0))
@@ -300,7 +313,7 @@ def test_real_brains_with_lesions(real_data: Path, tmp_path: Path) -> None:
     assert set(case.images) == {"flair", "t1", "t1ce", "t2"}
     assert verify_cases(dataset, [case], ("flair", "t1ce")) == []
 
-    header = read_header(case.images["flair"])
+    header = read_header(case.images["flair"].path)
     assert header.shape == (182, 218, 182)
     np.testing.assert_array_equal(header.affine[:3, 3], (90, -126, -72))
     how = Preprocessing((1.0, 1.0, 1.0), (0.5, 99.5), dataset.skull_stripped)
@@ -321,7 +334,7 @@ def test_a_real_image_with_the_label_map_of_another_is_rejected(real_data: Path)
     image = folder / "imagesTr" / "hippocampus_118.nii.gz"
     label = folder / "labelsTr" / "hippocampus_281.nii.gz"
     dataset = hippocampus(real_data)
-    case = Case("118", "118", "1", {"t1": image}, label)
+    case = Case("118", "118", "1", {"t1": Image(image)}, label)
     (problem,) = verify_cases(dataset, [case], ("t1",))
     assert problem.severity == "error"
     assert problem.where == str(label)

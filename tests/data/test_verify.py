@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,10 +11,11 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from jaxfer.data import verify
 from jaxfer.data.nifti import Header, read_volume
 from jaxfer.data.verify import AFFINE_TOLERANCE, corner_distance, verify_cases
 from jaxfer.errors import Problem
-from jaxfer.tasks import Case, Dataset
+from jaxfer.tasks import Case, Dataset, Image
 
 Make = Callable[..., Case]
 Of = Callable[..., Dataset]
@@ -50,14 +52,17 @@ def assert_mendable(problems: list[Problem]) -> None:
 
 @pytest.mark.parametrize("affine", [None, np.diag([-1.0, 1.0, 3.0, 1.0])])
 def test_sound_cases_have_no_problem(make_case: Make, dataset_of: Of, affine: np.ndarray) -> None:
-    cases = [make_case(name, modalities=("t1", "flair"), affine=affine) for name in "ab"]
+    cases = [
+        make_case(name, modalities=("t1", "flair"), affine=affine, seed=seed)
+        for seed, name in enumerate("ab")
+    ]
     assert verify_cases(dataset_of(*cases), cases, ("t1", "flair")) == []
 
 
 def test_every_kind_of_problem_appears_at_once(make_case: Make, dataset_of: Of) -> None:
     names = "sound gone noimage shape affine nan inf constant half unknown negative empty cut 4d"
     cases = {name: make_case(name, seed=i) for i, name in enumerate(names.split())}
-    image = {name: case.images["t1"] for name, case in cases.items()}
+    image = {name: case.images["t1"].path for name, case in cases.items()}
     label = {name: case.label for name, case in cases.items() if case.label}
 
     label["gone"].unlink()
@@ -115,9 +120,9 @@ def test_every_kind_of_problem_appears_at_once(make_case: Make, dataset_of: Of) 
 def test_one_problem_of_a_case_hides_no_other(make_case: Make, dataset_of: Of) -> None:
     case = make_case("a", modalities=("t1", "t2", "flair"))
     assert case.label
-    case.images["t1"].unlink()
-    edit(case.images["t2"], lambda a: spoilt(a, np.nan))
-    edit(case.images["flair"], lambda a: a[:, :-2])
+    case.images["t1"].path.unlink()
+    edit(case.images["t2"].path, lambda a: spoilt(a, np.nan))
+    edit(case.images["flair"].path, lambda a: a[:, :-2])
     edit(case.label, lambda a: spoilt(a, 9).astype(np.uint8))
     problems = verify_cases(dataset_of(case), [case], ("t1", "t2", "flair"))
     found = seen(problems)
@@ -182,7 +187,7 @@ def test_whole_numbers_stored_as_floats_are_labels(make_case: Make, dataset_of: 
 
 def test_only_what_is_asked_for_is_looked_at(make_case: Make, dataset_of: Of) -> None:
     case = make_case("a", modalities=("t1", "t2"))
-    case.images["t2"].unlink()
+    case.images["t2"].path.unlink()
     assert verify_cases(dataset_of(case), [case], ("t1", "flair")) == []
     unlabelled = replace(case, label=None)
     assert verify_cases(dataset_of(unlabelled), [unlabelled], ("t1",)) == []
@@ -191,7 +196,7 @@ def test_only_what_is_asked_for_is_looked_at(make_case: Make, dataset_of: Of) ->
 
 def test_progress_is_told_case_by_case(make_case: Make, dataset_of: Of) -> None:
     cases = [make_case(name) for name in ("b", "a", "c")]
-    cases[1].images["t1"].unlink()
+    cases[1].images["t1"].path.unlink()
     cases[1].label.unlink()
     told: list[str] = []
     verify_cases(dataset_of(*cases), cases, ("t1",), on_case=told.append)
@@ -204,3 +209,160 @@ def test_long_lists_of_values_are_cut_short(make_case: Make, dataset_of: Of) -> 
     edit(case.label, lambda a: np.arange(a.size, dtype=np.int16).reshape(a.shape))
     (problem,) = verify_cases(dataset_of(case), [case], ("t1",))
     assert problem.found == f"3, 4, 5, 6, 7, 8, 9, 10, … ({14 * 16 * 12 - 3} values)"
+
+
+def test_errors_come_first_then_files_in_order(make_case: Make, dataset_of: Of) -> None:
+    cases = [make_case(name, seed=seed) for seed, name in enumerate("dcba")]
+    for case in (cases[3], cases[0]):
+        edit(case.label, np.zeros_like)
+    for case in (cases[1], cases[2]):
+        edit(case.images["t1"].path, np.ones_like)
+    problems = verify_cases(dataset_of(*cases), cases, ("t1",))
+    assert [(p.severity, Path(p.where).name[0]) for p in problems] == [
+        ("error", "b"),
+        ("error", "c"),
+        ("warning", "a"),
+        ("warning", "d"),
+    ]
+
+
+def test_several_at_once_find_the_same(make_case: Make, dataset_of: Of) -> None:
+    cases = [make_case(name, seed=seed) for seed, name in enumerate("abcdef")]
+    edit(cases[1].label, np.zeros_like)
+    edit(cases[2].images["t1"].path, lambda a: spoilt(a, np.nan))
+    cases[3].images["t1"].path.unlink()
+    edit(cases[4].label, lambda a: a[:-1])
+    told: list[str] = []
+    dataset = dataset_of(*cases)
+    problems = verify_cases(dataset, cases, ("t1",), workers=4, on_case=told.append)
+    assert problems == verify_cases(dataset, cases, ("t1",))
+    assert len(problems) == 4
+    assert told == list("abcdef")
+
+
+def test_headers_of_all_cases_are_read_before_any_content(
+    make_case: Make, dataset_of: Of, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cases = [make_case(name, seed=seed) for seed, name in enumerate("abc")]
+    order: list[str] = []
+    for name in ("read_header", "read_images"):
+        real = getattr(verify, name)
+
+        def noted(*how: object, name: str = name, real: Callable = real) -> object:
+            order.append(name)
+            return real(*how)
+
+        monkeypatch.setattr(verify, name, noted)
+    verify_cases(dataset_of(*cases), cases, ("t1",))
+    assert order == ["read_header"] * 6 + ["read_images"] * 6
+
+
+def test_links_and_names_that_leave_the_folder(make_case: Make, tmp_path: Path) -> None:
+    folder = tmp_path / "set"
+    folder.mkdir()
+    outside = make_case("outside").images["t1"].path
+    dataset = Dataset("set", (), {0: "b", 1: "c", 2: "r"}, {}, True, "made here")
+    inside = folder / "inside.nii.gz"
+    shutil.copy(outside, inside)
+    (folder / "leaves.nii.gz").symlink_to(outside)
+    (folder / "stays.nii.gz").symlink_to(inside)
+    up = folder / ".." / outside.name
+
+    def told(file: Path) -> list[Problem]:
+        case = Case("a", "a", "1", {"t1": Image(file)}, None)
+        return verify_cases(dataset, [case], ("t1",), folder=folder)
+
+    assert told(inside) == told(folder / "stays.nii.gz") == []
+    (link,) = told(folder / "leaves.nii.gz")
+    assert (link.severity, link.found) == ("error", str(outside.resolve()))
+    assert "symbolic link that leaves" in link.what
+    (name,) = told(up)
+    assert name.severity == "error"
+    assert "leads out" in name.what
+    # A table may name files anywhere, and the folder itself may be reached by a link.
+    assert told(outside) == []
+    (tmp_path / "linked").symlink_to(folder)
+    case = Case("a", "a", "1", {"t1": Image(tmp_path / "linked" / "inside.nii.gz")}, None)
+    assert verify_cases(dataset, [case], ("t1",), folder=tmp_path / "linked") == []
+    assert_mendable([link, name])
+
+
+def test_names_twice_and_names_of_no_file(make_case: Make, dataset_of: Of) -> None:
+    case = make_case("a")
+    cases = [case, replace(case, subject="b"), *(replace(case, id=i) for i in ("../b", "/c", "\n"))]
+    problems = verify_cases(dataset_of(*cases), cases, ("t1",))
+    errors = [p for p in problems if p.severity == "error"]
+    assert sorted(str(p.found) for p in errors) == ["'../b'", "'/c'", "'\\n'", "2 times"]
+    assert {p.where for p in errors} == {"dataset 'tiny'"}
+
+
+def test_one_scan_under_two_names(make_case: Make, dataset_of: Of) -> None:
+    cases = [make_case("a"), make_case("b", seed=1), make_case("c")]
+    (problem,) = verify_cases(dataset_of(*cases), cases, ("t1",))
+    assert problem.severity == "warning"
+    assert problem.where == str(cases[2].images["t1"].path)
+    assert str(cases[0].images["t1"].path) in problem.what
+    assert problem.found == "cases a and c"
+
+
+def test_a_header_without_orientation_beside_one_with_is_told(
+    make_case: Make, dataset_of: Of
+) -> None:
+    case = make_case("a", affine=np.diag([-1.0, -1.0, 2.0, 1.0]))
+    assert case.label
+    bare = nib.Nifti1Image(read_volume(case.label), None)
+    bare.header.set_zooms((1.0, 1.0, 2.0))
+    nib.save(bare, case.label)
+    (problem,) = verify_cases(dataset_of(case), [case], ("t1",))
+    assert (problem.severity, problem.where) == ("warning", str(case.label))
+    assert "no orientation" in problem.what
+    bare.header.set_zooms((1.0, 1.0, 1.0))
+    nib.save(bare, case.label)
+    (problem,) = verify_cases(dataset_of(case), [case], ("t1",))
+    assert (problem.severity, problem.what[:14]) == ("error", "affine differs")
+
+
+def test_direction_cosines_may_differ_by_rounding(make_case: Make, dataset_of: Of) -> None:
+    turned = np.eye(4)
+    turned[0, 1], turned[1, 0] = 1e-6, -1e-6
+    case = make_case("a")
+    assert case.label
+    nib.save(nib.Nifti1Image(read_volume(case.label), turned), case.label)
+    assert not np.array_equal(nib.load(case.label).affine, np.eye(4))
+    assert verify_cases(dataset_of(case), [case], ("t1",)) == []
+
+
+@pytest.mark.parametrize(("code", "fine"), [(1, False), (2, True), (3, False)])
+def test_voxels_of_metres_are_an_error(
+    make_case: Make, dataset_of: Of, code: int, fine: bool
+) -> None:
+    case = make_case("a")
+    for file in (case.images["t1"].path, case.label):
+        image = nib.load(file)
+        image.header["xyzt_units"] = code
+        nib.save(nib.Nifti1Image(np.asarray(image.dataobj), image.affine, image.header), file)
+    problems = verify_cases(dataset_of(case), [case], ("t1",))
+    assert len(problems) == (0 if fine else 2)
+    assert all("no scan has" in p.what and "xyzt_units" in p.mend for p in problems)
+
+
+def test_a_skull_where_none_should_be_is_told(make_case: Make, dataset_of: Of) -> None:
+    case = make_case("a")
+    edit(case.images["t1"].path, lambda a: a + 7)
+    dataset = dataset_of(case)
+    (problem,) = verify_cases(dataset, [case], ("t1",))
+    assert problem.severity == "warning"
+    assert "skull-stripped" in problem.what
+    assert verify_cases(replace(dataset, skull_stripped=False), [case], ("t1",)) == []
+
+
+def test_damage_of_a_4d_file_is_told_once(dataset_of: Of, tmp_path: Path) -> None:
+    file = tmp_path / "four.nii.gz"
+    four = np.random.default_rng(0).integers(0, 50, (9, 8, 7, 3)).astype(np.int16)
+    four[:5] = 0
+    nib.save(nib.Nifti1Image(four, np.eye(4)), file)
+    case = Case("a", "a", "1", {m: Image(file, i) for i, m in enumerate("xyz")}, None)
+    assert verify_cases(dataset_of(case), [case], "xyz") == []
+    file.write_bytes(file.read_bytes()[:-5])
+    (problem,) = verify_cases(dataset_of(case), [case], "xyz")
+    assert problem.where == str(file)

@@ -80,9 +80,10 @@ class FakeRun:
         split = {"train": [f"t{i}" for i in range(8)], "validation": ["v1", "v2"],
                  "test": list(self.subjects)}  # fmt: skip
         write_json(self.workdir / "prepare/splits.json", {"target": split})
-        problem = {"severity": "warning", "where": "t3_flair.nii.gz", "what": "the spacing differs",
-                   "found": "1.2 mm", "allowed": "1 mm", "mend": "resample"}  # fmt: skip
-        write_json(self.workdir / "prepare/verify.json", {"problems": [problem]})
+        problem = {"severity": "warning", "file": "t3_flair.nii.gz",
+                   "problem": "the spacing differs", "found": "1.2 mm", "expected": "1 mm",
+                   "mend": "resample"}  # fmt: skip
+        write_json(self.workdir / "verify/verify.json", {"problems": [problem]})
         return self
 
     def selected(self, sources: list[dict[str, Any]] | None = None) -> FakeRun:

@@ -79,7 +79,7 @@ def test_an_evaluation_without_its_summary_has_not_ended(fake_run) -> None:
         "config.json",
         "run.json",
         "prepare/splits.json",
-        "prepare/verify.json",
+        "verify/verify.json",
         "select/selection.json",
         "sources/phantom-ageing-flair-csf/metrics.jsonl",
         "sources/phantom-ageing-flair-csf/card.json",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel
@@ -39,10 +40,11 @@ def test_every_storage_is_shown_alike(tmp_path: Path, axes: str) -> None:
     assert volume.aspect == 2.0
 
 
-def test_of_several_volumes_the_first_is_read(tmp_path: Path) -> None:
+def test_of_several_volumes_one_is_read(tmp_path: Path) -> None:
     values = np.stack([np.full((2, 3, 4), i, np.int16) for i in (7, 9)], axis=-1)
     nibabel.save(nibabel.Nifti1Image(values, np.eye(4)), tmp_path / "series.nii.gz")
     assert np.array_equal(read_volume(tmp_path / "series.nii.gz").values, values[..., 0])
+    assert np.array_equal(read_volume(tmp_path / "series.nii.gz", 1).values, values[..., 1])
 
 
 @pytest.mark.parametrize("content", [b"", b"not an image"])
@@ -86,6 +88,16 @@ def marked(slices: dict[int, int], value: int) -> np.ndarray:
     for index, count in slices.items():
         labels[8, 9 : 9 + count, index] = value
     return labels
+
+
+def test_the_channel_that_was_segmented_is_shown(tmp_path: Path) -> None:
+    case, prediction = case_files(tmp_path, marked({5: 7}, 4), marked({}, 4))
+    first = nibabel.load(case.image)
+    values = np.stack([np.asarray(first.dataobj), 3 * np.asarray(first.dataobj)], axis=-1)
+    nibabel.save(nibabel.Nifti1Image(values, first.affine), tmp_path / "series.nii.gz")
+    for channel, brightest in ((0, 100.0), (1, 300.0)):
+        several = replace(case, image=tmp_path / "series.nii.gz", channel=channel)
+        assert case_slice(several, LABELS, prediction).image.max() == brightest
 
 
 @pytest.mark.parametrize(

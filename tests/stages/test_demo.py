@@ -102,7 +102,9 @@ def test_risk_maps_lie_on_the_scans_grids_for_training_cases_only(demo: Path) ->
         assert [m.name for m in maps] == sorted(f"{c}_{mode}.nii.gz" for c in train)
         for case in train:
             risk = nib.load(demo / "risk" / f"{case}_{mode}.nii.gz")
-            image = nib.load(prepared["datasets"]["phantom"]["cases"][case]["images"]["flair"])
+            image = nib.load(
+                prepared["datasets"]["phantom"]["cases"][case]["images"]["flair"]["path"]
+            )
             np.testing.assert_array_equal(risk.affine, image.affine)
             assert risk.shape == image.shape
             values = risk.get_fdata()

@@ -83,7 +83,7 @@ def test_a_moved_run_keeps_its_sources_and_a_changed_scan_renews_those_that_saw_
     splits = json.loads((workdir / "prepare" / "splits.json").read_text())
     case = splits["phantom/ageing/t1/tissue"]["train"][0]
     prepared = json.loads((workdir / "prepare" / "prepared.json").read_text())
-    image = Path(prepared["datasets"]["phantom"]["cases"][case]["images"]["t1"])
+    image = Path(prepared["datasets"]["phantom"]["cases"][case]["images"]["t1"]["path"])
     assert workdir in image.parents
     scan = nib.load(image)
     brighter = scan.get_fdata(dtype=np.float32) ** 1.5

@@ -1,7 +1,7 @@
 """How data sets lie on disk: one file per layout.
 
 Each has ``read``; ``ABOUT``, what to download; and ``SETTINGS``, the fields that its entry in
-``config.datasets`` needs, each with a test of the entry and what is allowed.
+``config.datasets`` may hold beside those that every layout has.
 """
 
 from __future__ import annotations
@@ -10,25 +10,47 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from jaxfer.data.layouts import msd, open_ms, phantom
+from jaxfer.data.layouts import (
+    brats,
+    fets,
+    iseg,
+    mrbrains,
+    msd,
+    nnunet,
+    open_ms,
+    phantom,
+    table,
+    wmh,
+)
+from jaxfer.data.layouts.settings import check
 from jaxfer.errors import Problem, UserError, raise_problems
 from jaxfer.tasks import Dataset
 
-LAYOUTS = {"msd": msd, "open_ms": open_ms, "phantom": phantom}
-_FOLDER = (lambda s: isinstance(s.folder, str) and s.folder != "", "a folder's name")
+LAYOUTS = {
+    "brats": brats,
+    "fets": fets,
+    "iseg": iseg,
+    "mrbrains": mrbrains,
+    "msd": msd,
+    "nnunet": nnunet,
+    "open_ms": open_ms,
+    "phantom": phantom,
+    "table": table,
+    "wmh": wmh,
+}
 
 
-def _check(name: str, settings: ConfigDict) -> None:
-    problems = []
-    for field, (holds, allowed) in {"folder": _FOLDER, **LAYOUTS[settings.layout].SETTINGS}.items():
-        try:
-            fine = holds(settings)
-        except (AttributeError, TypeError):
-            fine = False
-        if not fine:
-            where, found = f"config.datasets.{name}.{field}", settings.get(field)
-            problems.append(Problem("error", where, "not allowed", repr(found), allowed))
-    raise_problems(problems, f"dataset '{name}': its settings have problems")
+def check_entries(datasets: ConfigDict) -> None:
+    """Checks every entry of ``config.datasets``, used or not.
+
+    Raises:
+        UserError: settings are missing, unknown or not allowed; lists those of all entries.
+    """
+    problems: list[Problem] = []
+    for name, entry in datasets.items():
+        if entry.get("layout") in LAYOUTS:
+            problems += check(name, entry, LAYOUTS[entry.layout].SETTINGS)
+    raise_problems(problems, "the data sets' settings have problems")
 
 
 def folder_of(name: str, settings: ConfigDict, root: Path) -> Path:
@@ -43,7 +65,8 @@ def folder_of(name: str, settings: ConfigDict, root: Path) -> Path:
             found=settings.get("layout"),
             allowed=", ".join(sorted(LAYOUTS)),
         )
-    _check(name, settings)
+    problems = check(name, settings, LAYOUTS[settings.layout].SETTINGS)
+    raise_problems(problems, f"dataset '{name}': its settings have problems")
     return root / settings.folder
 
 

@@ -2,39 +2,31 @@
 
 from __future__ import annotations
 
-import json
-import re
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from jaxfer.data.layouts import brats
+from jaxfer.data.layouts.cases import all_labels, by_name
+from jaxfer.data.layouts.description import as_channels, channels, inside, read_description
+from jaxfer.data.layouts.files import stem
+from jaxfer.data.layouts.settings import MODALITY, ROI, SKULL_STRIPPED, names
 from jaxfer.errors import Problem, UserError
-from jaxfer.tasks import Case, Dataset, RoI
+from jaxfer.tasks import Case, Dataset
 
 ABOUT = (
     "the Medical Segmentation Decathlon (medicaldecathlon.com, CC BY-SA 4.0), "
     "one TaskNN_Name folder with dataset.json, imagesTr and labelsTr"
 )
-SETTINGS = {
-    "modality": (lambda s: isinstance(s.modality, str) and s.modality != "", "text, such as 't1'"),
-    "skull_stripped": (lambda s: isinstance(s.skull_stripped, bool), "True or False"),
-}
-_IMAGE = re.compile(r"([^.].*)\.nii(\.gz)?")
+SETTINGS = {"modality": MODALITY, "skull_stripped": SKULL_STRIPPED, "roi": ROI}
 
 
 def _description(path: Path) -> dict:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: no such file", allowed=ABOUT) from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not a readable JSON file", found=str(error)[:200]) from error
-    listed = value.get("training") if isinstance(value, dict) else None
-    labels = value.get("labels") if isinstance(value, dict) else None
-    if not isinstance(listed, list) or not isinstance(labels, dict):
+    value = read_description(path, ABOUT)
+    if not isinstance(value.get("training"), list) or not isinstance(value.get("labels"), dict):
         raise UserError(
             f"{path}: not a Decathlon description",
-            found=f"keys {sorted(value) if isinstance(value, dict) else type(value).__name__}",
+            found=f"keys {sorted(value)}",
             allowed='"labels": {"0": "background", …} and "training": [{"image", "label"}, …]',
         )
     return value
@@ -42,43 +34,34 @@ def _description(path: Path) -> dict:
 
 def _labels(path: Path, labels: dict) -> dict[int, str]:
     try:
-        names = {int(value): str(name) for value, name in labels.items()}
+        found = {int(value): str(name) for value, name in labels.items()}
     except ValueError:
-        names = {}
-    if 0 not in names or len(names) < 2:
+        found = {}
+    if 0 not in found or len(found) < 2:
         raise UserError(
             f"{path}: the labels are not coded as the Decathlon codes them",
             found=labels,
             allowed='whole numbers to names, such as {"0": "background", "1": "Anterior"}',
             mend="correct 'labels' in dataset.json",
         )
-    return names
-
-
-def _inside(folder: Path, name: object) -> Path | None:
-    """The image that an entry names, or nothing: it is none, or leaves the data set's folder."""
-    if not isinstance(name, str) or not name.isprintable():
-        return None
-    pure = PurePosixPath(name)
-    if pure.is_absolute() or ".." in pure.parts or not _IMAGE.fullmatch(pure.name):
-        return None
-    return folder / pure
+    return found
 
 
 def read(name: str, folder: Path, settings: ConfigDict) -> tuple[Dataset, list[Problem]]:
-    """Reads a Decathlon task of 3-D images with one modality.
+    """Reads a Decathlon task of 3-D images, or of 4-D ones with a modality in each channel.
 
-    Settings: ``modality`` (the description's own is often no modality, such as "MRI"),
-    ``skull_stripped``.
+    Settings: ``modality``, one or one per channel (the description's own is often none, such as
+    "MRI"), ``skull_stripped``, ``roi``.
     """
     path = folder / "dataset.json"
     description = _description(path)
     label_names = _labels(path, description["labels"])
-    problems: list[Problem] = []
+    modality = names(settings.modality)
+    problems = channels(path, description.get("modality"), modality)
     cases: dict[str, Case] = {}
     for entry in description["training"]:
-        names = (entry.get("image"), entry.get("label")) if isinstance(entry, dict) else ("", "")
-        image, label = (_inside(folder, n) for n in names)
+        pair = (entry.get("image"), entry.get("label")) if isinstance(entry, dict) else ("", "")
+        image, label = (inside(folder, file) for file in pair)
         if image is None or label is None:
             problems.append(
                 Problem(
@@ -90,7 +73,7 @@ def read(name: str, folder: Path, settings: ConfigDict) -> tuple[Dataset, list[P
                 )
             )
             continue
-        case = re.sub(r"\.nii(\.gz)?$", "", image.name)
+        case = str(stem(image.name))
         if case in cases:
             problems.append(
                 Problem(
@@ -102,17 +85,18 @@ def read(name: str, folder: Path, settings: ConfigDict) -> tuple[Dataset, list[P
                     "take one of the entries out of dataset.json",
                 )
             )
-        cases[case] = Case(case, case, "1", {settings.modality: image}, label)
+        cases[case] = Case(case, case, "1", as_channels(image, modality), label)
     if not cases and not problems:
         problems.append(Problem("error", str(path), "no case is listed under 'training'"))
-    roi = settings.get("roi", name)
-    group = RoI(roi, tuple((n, (v,)) for v, n in sorted(label_names.items()) if v != 0))
+    roi = all_labels(settings.get("roi", name), label_names)
+    called = str(description.get("name", folder.name))
     dataset = Dataset(
         name=name,
         cases=tuple(cases[c] for c in sorted(cases)),
         label_names=label_names,
-        rois={roi: group},
+        rois=by_name(roi),
         skull_stripped=bool(settings.skull_stripped),
-        about=f"{description.get('name', folder.name)}: {ABOUT}",
+        about=f"{called}: {ABOUT}",
+        family=brats.FAMILY if "brats" in called.lower() else "",
     )
     return dataset, problems

@@ -7,6 +7,9 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from jaxfer.data.layouts.cases import LABEL, case_of
+from jaxfer.data.layouts.files import entries, images, one_of_each
+from jaxfer.data.layouts.settings import Setting
 from jaxfer.errors import Problem
 from jaxfer.tasks import Case, Dataset, RoI
 
@@ -16,19 +19,13 @@ ABOUT = (
     "MNI-space version of open_ms_data (cross_sectional/MNI): folders patientNN with "
     "FLAIR_*.nii.gz, T1_*, T2_*, T1POST_* and GOLD_STANDARD_*"
 )
-SETTINGS: dict = {}
-_MODALITIES = {"FLAIR": "flair", "T1": "t1", "T1POST": "t1ce", "T2": "t2"}
-_LABEL = "GOLD"
+SETTINGS: dict[str, Setting] = {}
+_KINDS = {"FLAIR": "flair", "T1": "t1", "T1POST": "t1ce", "T2": "t2", "GOLD": LABEL}
 
 
-def _files(patient: Path) -> dict[str, list[Path]]:
-    """The patient's images and masks by what their names begin with."""
-    found: dict[str, list[Path]] = {}
-    for file in sorted(patient.iterdir()):
-        kind = re.split(r"[_.]", file.name)[0].upper()
-        if file.name.endswith((".nii", ".nii.gz")) and kind in (*_MODALITIES, _LABEL):
-            found.setdefault(kind, []).append(file)
-    return found
+def _kind(name: str) -> str | None:
+    """What a file's name begins with tells what it is."""
+    return _KINDS.get(re.split(r"[_.]", name)[0].upper())
 
 
 def _unused(folder: Path, patients: list[str], what: str) -> Problem:
@@ -47,28 +44,20 @@ def read(name: str, folder: Path, settings: ConfigDict) -> tuple[Dataset, list[P
     problems: list[Problem] = []
     cases: list[Case] = []
     unused: dict[str, list[str]] = {}
-    for patient in sorted(p for p in folder.iterdir() if p.is_dir() and p.name[:1] not in "._"):
-        found = _files(patient)
-        for kind, files in found.items():
-            if len(files) > 1:
-                problems.append(
-                    Problem(
-                        "error",
-                        str(patient),
-                        f"several {kind}_* files",
-                        ", ".join(f.name for f in files),
-                        "one",
-                        "move the others elsewhere",
-                    )
-                )
-        images = {_MODALITIES[k]: v[0] for k, v in found.items() if k != _LABEL}
-        if _LABEL not in found:
-            unused.setdefault("consensus mask (GOLD_STANDARD_*)", []).append(patient.name)
-        elif not images:
-            unused.setdefault("images", []).append(patient.name)
+    for patient in entries(folder):
+        if not patient.is_dir():
+            continue
+        case = case_of(
+            patient.name,
+            one_of_each(images(patient, _kind), patient, problems),
+            site="ljubljana",
+        )
+        if case.label is None:
+            unused.setdefault("consensus mask (GOLD_STANDARD_*)", []).append(case.id)
+        elif not case.images:
+            unused.setdefault("images", []).append(case.id)
         else:
-            label = found[_LABEL][0]
-            cases.append(Case(patient.name, patient.name, "ljubljana", images, label))
+            cases.append(case)
     problems += [_unused(folder, patients, what) for what, patients in unused.items()]
     if not cases:
         counts = "; ".join(f"{len(p)} without {what}" for what, p in unused.items())

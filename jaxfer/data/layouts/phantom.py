@@ -6,18 +6,19 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from jaxfer.data.layouts.settings import Setting, texts
 from jaxfer.data.phantom.generate import LABEL_NAMES
 from jaxfer.errors import Problem
-from jaxfer.tasks import Case, Dataset, RoI
+from jaxfer.tasks import Case, Dataset, Image, RoI
 
 ABOUT = "the semi-synthetic collection that the prepare stage makes from the MNI152 templates"
 SETTINGS = {
-    "sites": (lambda s: _distinct_texts(s.sites), "names of sites, such as ('ageing', 'clinic')"),
-    "subjects": (
+    "sites": Setting(lambda s: texts(s.sites), "names of sites, such as ('ageing', 'clinic')"),
+    "subjects": Setting(
         lambda s: len(s.subjects) == len(s.sites) and all(_whole(n, 1) for n in s.subjects),
         "one number of subjects per site, 1 or more",
     ),
-    "seed": (lambda s: _whole(s.seed, 0), "a whole number, 0 or more"),
+    "seed": Setting(lambda s: _whole(s.seed, 0), "a whole number, 0 or more"),
 }
 _ROIS = (
     RoI("tissue", (("CSF", (1,)), ("GM", (2,)), ("WM", (3, 4)))),
@@ -30,11 +31,6 @@ def _whole(value: object, least: int) -> bool:
     return isinstance(value, int) and value >= least
 
 
-def _distinct_texts(values: tuple[object, ...]) -> bool:
-    texts = [v for v in values if isinstance(v, str)]
-    return 0 < len(set(texts)) == len(values)
-
-
 def read(name: str, folder: Path, settings: ConfigDict) -> tuple[Dataset, list[Problem]]:
     """Reads ``<site>/<subject>/<subject>_{t1,t2,flair,seg}.nii.gz`` of the configured subjects.
 
@@ -44,7 +40,7 @@ def read(name: str, folder: Path, settings: ConfigDict) -> tuple[Dataset, list[P
     for site, count in zip(settings.sites, settings.subjects, strict=True):
         for subject in (f"{site}-{number:03d}" for number in range(1, count + 1)):
             stem = folder / site / subject / subject
-            images = {m: Path(f"{stem}_{m}.nii.gz") for m in ("t1", "t2", "flair")}
+            images = {m: Image(Path(f"{stem}_{m}.nii.gz")) for m in ("t1", "t2", "flair")}
             cases.append(Case(subject, subject, site, images, Path(f"{stem}_seg.nii.gz")))
     dataset = Dataset(
         name=name,
