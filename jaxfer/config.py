@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 from jaxfer.errors import Problem, UserError, raise_problems
 from jaxfer.metrics.registry import OVER_VOXELS
+from jaxfer.models.levels import STRIDES_ALLOWED, network_strides, patch_multiples
 from jaxfer.tasks import Task
 
 STAGES = ("prepare", "pretrain", "select", "finetune", "evaluate", "report")
@@ -42,7 +43,11 @@ def default_config() -> ConfigDict:
 
     c.model = ConfigDict()
     c.model.widths = (16, 32, 64)  # channels per level, finest first
-    c.model.patch = (96, 96)  # pixels; of training patches and of prediction tiles
+    c.model.patch = (96, 96)  # of training patches and tiles: 2 numbers a 2-D network, 3 a 3-D one
+    c.model.strides = ("auto",)  # 3-D: by the spacing; or one per level but the last, as '2x2x1'
+    c.model.conv_impl = "auto"  # convolutions: 'native', 'shifted' (fast on CPUs), or by platform
+    c.model.precision = "auto"  # 'float32', 'bfloat16'; auto = bfloat16 on GPUs and TPUs
+    c.model.remat = False  # recompute in the backward pass: slower, and a fraction of the memory
 
     c.augment = ConfigDict()
     c.augment.flip = True  # left-right, half of the time
@@ -91,6 +96,7 @@ def default_config() -> ConfigDict:
     c.evaluate = ConfigDict()
     c.evaluate.overlap = 0.5  # of neighbouring tiles
     c.evaluate.batch_size = 16  # tiles
+    c.evaluate.mirror = False  # test subjects: mean over the reflections of each tile, 4 or 8 times
     return c
 
 
@@ -107,7 +113,8 @@ def finish(config: ConfigDict, preset: str = "") -> ConfigDict:
     if preset == "tiny":
         config.name += "-tiny"
         config.model.widths = (4, 8)
-        config.model.patch = (32, 32)
+        config.model.strides = ("auto",)
+        config.model.patch = (32,) * len(config.model.patch)
         config.data.spacing = tuple(max(s, 4.0) for s in config.data.spacing)
         config.pretrain.steps = config.finetune.steps = 6
         config.pretrain.log_every = config.finetune.log_every = 2
@@ -148,6 +155,11 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "model.widths": (
         lambda v: len(v) >= 2 and all(w > 0 for w in v),
         "two or more numbers of channels",
+    ),
+    "model.conv_impl": (lambda v: v in ("auto", "native", "shifted"), "auto, native, shifted"),
+    "model.precision": (
+        lambda v: v in ("auto", "float32", "bfloat16"),
+        "auto, float32, bfloat16",
     ),
     "augment.rotation": (lambda v: v >= 0, "0 or more"),
     "augment.scale": (lambda v: 0 <= v < 1, "0 or more, under 1"),
@@ -260,18 +272,28 @@ def _ruled(fields: dict[str, Any]) -> list[Problem]:
     problems += _known("select.rank_by", (fields["select.rank_by"],), metrics)
     problems += _known("select.layer", (fields["select.layer"],), ("decoder_0", "encoder_0"))
     problems += _known("finetune.source", (fields["finetune.source"],), ("best", *sources))
-    patch, multiple = fields["model.patch"], 2 ** max(len(fields["model.widths"]) - 1, 0)
-    if len(patch) != 2 or any(p <= 0 or p % multiple for p in patch):
-        problems.append(
-            Problem(
-                "error",
-                "config.model.patch",
-                "does not fit the network",
-                patch,
-                f"two multiples of {multiple} (2 to the power of the levels − 1)",
-            )
-        )
+    problems += _patch(fields)
     return problems + _tasks(fields["target"], sources, fields["datasets"])
+
+
+def _patch(fields: dict[str, Any]) -> list[Problem]:
+    """What is wrong with the strides, or else with the patch that they divide."""
+    patch, spacing, levels = (fields[k] for k in ("model.patch", "data.spacing", "model.widths"))
+    if len(patch) not in (2, 3):
+        allowed = "two numbers (2-D) or three (3-D)"
+        return [Problem("error", "config.model.patch", "neither 2-D nor 3-D", patch, allowed)]
+    if len(spacing) != 3 or len(levels) < 2:
+        return []
+    named = fields["model.strides"]
+    try:
+        strides = network_strides(named, len(patch), len(levels), spacing)
+    except ValueError as error:
+        return [Problem("error", "config.model.strides", str(error), named, STRIDES_ALLOWED)]
+    multiples = patch_multiples(strides)
+    if all(p > 0 and p % m == 0 for p, m in zip(patch, multiples, strict=True)):
+        return []
+    allowed = f"multiples of {' × '.join(map(str, multiples))} (the product of the strides)"
+    return [Problem("error", "config.model.patch", "does not fit the network", patch, allowed)]
 
 
 def _tasks(target: str, sources: tuple[str, ...], datasets: ConfigDict) -> list[Problem]:

@@ -17,7 +17,7 @@ ALLOWED = {
     "models": "errors",
     "report": "errors",
     "tasks": "errors",
-    "config": "errors tasks metrics.registry",
+    "config": "errors tasks metrics.registry models.levels",
     "evaluation": "errors tasks metrics",
     "data": "errors tasks",
     "train": "errors tasks metrics data models",

@@ -61,7 +61,7 @@ def _check(folder: Path, checkpointer: ocp.StandardCheckpointer, wanted: Any) ->
         raise ValueError("; ".join(told[:3]) + f"; {len(wrong)} in all")
 
 
-def load_params(folder: Path, model: UNet, patch: tuple[int, int]) -> Any:
+def load_params(folder: Path, model: UNet, patch: tuple[int, ...]) -> Any:
     """The parameters of a network; their names and shapes must be the network's.
 
     Raises:

@@ -47,6 +47,7 @@ def _predict(
         patch=tuple(run.config.model.patch),
         overlap=run.config.evaluate.overlap,
         batch_size=run.config.evaluate.batch_size,
+        mirror=run.config.evaluate.mirror,
     )
     channels = [
         restore(probs[..., c], case.stored.geometry, 1.0 if c == 0 else 0.0)

@@ -79,6 +79,7 @@ def _card(
     by_class: dict[str, float],
 ) -> dict[str, Any]:
     known = [v for v in by_class.values() if not math.isnan(v)]
+    model = network(run.config, prepared.roi(task).num_classes)
     return {
         "task": {**plain(task), "name": task.name},
         "class_names": list(prepared.roi(task).class_names),
@@ -87,6 +88,8 @@ def _card(
         "preprocessing": dict(prepared.preprocessing(task)),
         "patch": list(run.config.model.patch),
         "widths": list(run.config.model.widths),
+        "strides": plain(model.strides),
+        "kernels": plain(model.kernels),
         "validation_dice": float(np.mean(known)) if known else None,
         "validation_dice_by_class": {k: None if math.isnan(v) else v for k, v in by_class.items()},
         "train_subjects": sorted({c.stored.subject for c in train}),

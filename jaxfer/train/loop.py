@@ -18,7 +18,7 @@ from jaxfer.models.unet import UNet
 from jaxfer.train.step import Loss, Params, TrainState, pmap_step, replicate, shard
 
 
-def initial_params(model: UNet, patch: tuple[int, int], seed: int) -> Params:
+def initial_params(model: UNet, patch: tuple[int, ...], seed: int) -> Params:
     """Random parameters of a network with one input channel."""
     return model.init(jax.random.key(seed), jnp.zeros((1, *patch, 1)))["params"]
 
