@@ -156,6 +156,7 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
         lambda v: len(v) >= 2 and all(w > 0 for w in v),
         "two or more numbers of channels",
     ),
+    "model.strides": (lambda v: len(v) > 0, STRIDES_ALLOWED),
     "model.conv_impl": (lambda v: v in ("auto", "native", "shifted"), "auto, native, shifted"),
     "model.precision": (
         lambda v: v in ("auto", "float32", "bfloat16"),
@@ -282,9 +283,9 @@ def _patch(fields: dict[str, Any]) -> list[Problem]:
     if len(patch) not in (2, 3):
         allowed = "two numbers (2-D) or three (3-D)"
         return [Problem("error", "config.model.patch", "neither 2-D nor 3-D", patch, allowed)]
-    if len(spacing) != 3 or len(levels) < 2:
-        return []
     named = fields["model.strides"]
+    if len(spacing) != 3 or len(levels) < 2 or not named:
+        return []
     try:
         strides = network_strides(named, len(patch), len(levels), spacing)
     except ValueError as error:

@@ -14,7 +14,7 @@ STRIDES_ALLOWED = "('auto',), or for each level but the last a text such as '2x2
 
 
 def network_strides(
-    named: Sequence[str], axes: int, levels: int, spacing: Sequence[float]
+    named: Sequence[str], axes: int, levels: int, spacing: Sequence[float | int]
 ) -> Levels:
     """The strides that a configuration names: its texts, or by the spacing for ``('auto',)``.
 
@@ -40,7 +40,7 @@ def network_strides(
     return strides
 
 
-def automatic_strides(axes: int, levels: int, spacing: Sequence[float]) -> Levels:
+def automatic_strides(axes: int, levels: int, spacing: Sequence[float | int]) -> Levels:
     """What each axis is divided by between the levels.
 
     In 2-D always by 2. In 3-D, after nnU-Net (Isensee et al., 2021): an axis waits while its
@@ -61,7 +61,7 @@ def automatic_strides(axes: int, levels: int, spacing: Sequence[float]) -> Level
     return tuple(found)
 
 
-def kernel_sides(strides: Levels, spacing: Sequence[float]) -> Levels:
+def kernel_sides(strides: Levels, spacing: Sequence[float | int]) -> Levels:
     """Sides of each level's kernels: 1 along an axis until its voxels are not twice the shortest.
 
     In 2-D always 3.
