@@ -1,6 +1,6 @@
 """Where a training step's time goes, with XLA's convolutions and with those of this project.
 
-    python benchmarks/profile.py [--rounds=3]
+    python benchmarks/step_profile.py [--rounds=3]
 
 Every operation that XLA ran is timed by JAX's profiler and counted to the layer that its name in
 the compiled program tells. Writes benchmarks/profile.json; docs/make_performance.py makes a page.
