@@ -25,6 +25,7 @@ from absl import app, flags, logging
 HERE = Path(__file__).parent
 _PEERS = flags.DEFINE_string("peers", None, "Python that has the peers.", required=True)
 _THREADS = flags.DEFINE_integer("threads", os.cpu_count(), "Of each process.", lower_bound=1)
+_ONLY = flags.DEFINE_string("only", "", "Jobs whose names contain this; others keep their results.")
 _ROUNDS = flags.DEFINE_integer("rounds", 7, "Timed pairs of each job.", lower_bound=1)
 
 JOBS: dict[str, list[Any]] = {
@@ -39,11 +40,15 @@ JOBS: dict[str, list[Any]] = {
 }  # fmt: skip
 
 
+def chosen() -> dict[str, list[Any]]:
+    return {name: job for name, job in JOBS.items() if _ONLY.value in name}
+
+
 class Worker:
     """A process that runs a job when it is asked."""
 
     def __init__(self, python: str, file: str) -> None:
-        settings = json.dumps({"threads": _THREADS.value, "jobs": JOBS})
+        settings = json.dumps({"threads": _THREADS.value, "jobs": chosen()})
         self.process = subprocess.Popen(
             [python, str(HERE / file), settings],
             stdin=subprocess.PIPE,
@@ -71,7 +76,7 @@ class Worker:
 def main(_: list[str]) -> None:
     workers = [Worker(sys.executable, "worker_jaxfer.py"), Worker(_PEERS.value, "worker_torch.py")]
     rows = {}
-    for job in JOBS:
+    for job in chosen():
         pairs = np.array([[w.seconds(job) for w in workers] for _ in range(_ROUNDS.value)])
         ratios = pairs[:, 0] / pairs[:, 1]
         rows[job] = {
@@ -83,6 +88,7 @@ def main(_: list[str]) -> None:
         worker.end()
     path = HERE / "results.json"
     results = json.loads(path.read_text()) if path.is_file() else {}
+    known = results.get(str(_THREADS.value), {}).get("jobs", {})
     results[str(_THREADS.value)] = {
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "versions": {"python": platform.python_version()} | workers[0].versions
@@ -90,7 +96,7 @@ def main(_: list[str]) -> None:
         "rounds": _ROUNDS.value,
         "clock": "CPU time" if _THREADS.value == 1 else "wall time",
         "load": os.getloadavg()[1],
-        "jobs": rows,
+        "jobs": {name: (known | rows)[name] for name in JOBS if name in known | rows},
     }  # fmt: skip
     path.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
 
