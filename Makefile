@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
+PEERS  ?= .venv-peers
 
 .PHONY: demo test soak lint types bench docs clean
 
@@ -21,10 +22,17 @@ lint: $(VENV)/ready
 types: $(VENV)/ready
 	$(BIN)/mypy
 
-bench: $(VENV)/ready  ## speed of the step, of selection, of the metrics and of the store
+bench: $(VENV)/ready  ## speed, beside PyTorch, MONAI, POT and gzip too; writes docs/performance.md
 	$(BIN)/python benchmarks/throughput.py
+	$(BIN)/python benchmarks/step_profile.py
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install --quiet --requirement benchmarks/requirements.txt
+	$(BIN)/python -m pip install --quiet --requirement benchmarks/requirements.txt
 	$(BIN)/python benchmarks/metrics.py
 	$(BIN)/python benchmarks/data.py
+	$(BIN)/python benchmarks/side_by_side.py --peers=$(PEERS)/bin/python --threads=1
+	$(BIN)/python benchmarks/side_by_side.py --peers=$(PEERS)/bin/python
+	$(BIN)/python docs/make_performance.py
 
 $(VENV)/ready: setup.py
 	$(PYTHON) -m venv $(VENV)
@@ -36,4 +44,4 @@ docs: $(VENV)/ready  ## the pages that are made from the code
 	$(BIN)/python docs/make_metrics.py
 
 clean:
-	rm -rf $(VENV) build dist jaxfer.egg-info
+	rm -rf $(VENV) $(PEERS) build dist jaxfer.egg-info

@@ -16,6 +16,7 @@ from jaxfer.data.planes import AXES, NORMALS
 from jaxfer.errors import Problem, UserError, raise_problems
 from jaxfer.metrics.registry import METRICS, score_names
 from jaxfer.models.layers import layers_of
+from jaxfer.models.levels import STRIDES_ALLOWED, network_strides, patch_multiples
 from jaxfer.tasks import Task
 
 STAGES = ("prepare", "pretrain", "select", "finetune", "evaluate", "report")
@@ -60,7 +61,11 @@ def default_config() -> ConfigDict:
 
     c.model = ConfigDict()
     c.model.widths = (16, 32, 64)  # channels per level, finest first
-    c.model.patch = (96, 96)  # pixels of training patches and prediction tiles; three: in 3-D
+    c.model.patch = (96, 96)  # of training patches and tiles: 2 numbers a 2-D network, 3 a 3-D one
+    c.model.strides = ("auto",)  # 3-D: by the spacing; or one per level but the last, as '2x2x1'
+    c.model.conv_impl = "auto"  # convolutions: 'native', 'shifted' (fast on CPUs), or by platform
+    c.model.precision = "auto"  # 'float32', 'bfloat16'; auto = bfloat16 on GPUs and TPUs
+    c.model.remat = False  # recompute in the backward pass: slower, and a fraction of the memory
 
     c.augment = ConfigDict()
     # Each change has its strength, at most, and the share of the patches that it happens to.
@@ -127,6 +132,7 @@ def default_config() -> ConfigDict:
     c.evaluate = ConfigDict()
     c.evaluate.overlap = 0.5  # of neighbouring tiles
     c.evaluate.batch_size = 16  # tiles
+    c.evaluate.mirror = False  # test subjects: mean over the reflections of each tile, 4 or 8 times
     return c
 
 
@@ -160,7 +166,8 @@ def finish(
     if "tiny" in names:
         config.name += "-tiny"
         config.model.widths = (4, 8)
-        config.model.patch = (32, 32)
+        config.model.strides = ("auto",)
+        config.model.patch = (32,) * len(config.model.patch)
         config.data.spacing = tuple(max(s, 4.0) for s in config.data.spacing)
         config.pretrain.steps = config.finetune.steps = 6
         config.run.log_every = 2
@@ -225,6 +232,12 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "augment.flip": (
         lambda v: len(set(v)) == len(v) and set(v) <= set(AXES),
         f"each at most once: {', '.join(AXES)}",
+    ),
+    "model.strides": (lambda v: len(v) > 0, STRIDES_ALLOWED),
+    "model.conv_impl": (lambda v: v in ("auto", "native", "shifted"), "auto, native, shifted"),
+    "model.precision": (
+        lambda v: v in ("auto", "float32", "bfloat16"),
+        "auto, float32, bfloat16",
     ),
     "augment.rotation": (lambda v: v >= 0, "0 or more"),
     "augment.scale": (lambda v: 0 <= v < 1, "0 or more, under 1"),
@@ -354,7 +367,11 @@ def _ruled(fields: dict[str, Any]) -> list[Problem]:
         problems += _known("select.layers", layers, tuple(layers_of(fields["model.widths"])))
     problems += _known("select.rank_by", (fields["select.rank_by"],), scores)
     problems += _known("finetune.source", (fields["finetune.source"],), ("best", *sources))
-    problems += _geometry(fields)
+    problems += _patch(fields)
+    if len(fields["model.patch"]) == 3 and fields["data.plane"] != "axial":
+        what = "a plane, but the patches are in 3-D"
+        found, allowed = fields["data.plane"], "axial, or a model.patch of two numbers"
+        problems.append(Problem("error", "config.data.plane", what, found, allowed))
     if fields["data.fold"] >= max(fields["data.folds"], 1):
         allowed = "0 … folds − 1, and 0 without folds"
         problems.append(
@@ -363,19 +380,24 @@ def _ruled(fields: dict[str, Any]) -> list[Problem]:
     return problems + _tasks(fields["target"], sources, fields["datasets"])
 
 
-def _geometry(fields: dict[str, Any]) -> list[Problem]:
-    """What is wrong with the patches: their size, or a plane where there is none."""
-    problems = []
-    patch, multiple = fields["model.patch"], 2 ** max(len(fields["model.widths"]) - 1, 0)
-    if len(patch) not in (2, 3) or any(p <= 0 or p % multiple for p in patch):
-        allowed = f"two or three multiples of {multiple} (2 to the power of the levels − 1)"
-        what = "does not fit the network"
-        problems.append(Problem("error", "config.model.patch", what, patch, allowed))
-    if len(patch) == 3 and fields["data.plane"] != "axial":
-        what = "a plane, but the patches are in 3-D"
-        found, allowed = fields["data.plane"], "axial, or a model.patch of two numbers"
-        problems.append(Problem("error", "config.data.plane", what, found, allowed))
-    return problems
+def _patch(fields: dict[str, Any]) -> list[Problem]:
+    """What is wrong with the strides, or else with the patch that they divide."""
+    patch, spacing, levels = (fields[k] for k in ("model.patch", "data.spacing", "model.widths"))
+    if len(patch) not in (2, 3):
+        allowed = "two numbers (2-D) or three (3-D)"
+        return [Problem("error", "config.model.patch", "neither 2-D nor 3-D", patch, allowed)]
+    named = fields["model.strides"]
+    if len(spacing) != 3 or len(levels) < 2 or not named:
+        return []
+    try:
+        strides = network_strides(named, len(patch), len(levels), spacing)
+    except ValueError as error:
+        return [Problem("error", "config.model.strides", str(error), named, STRIDES_ALLOWED)]
+    multiples = patch_multiples(strides)
+    if all(p > 0 and p % m == 0 for p, m in zip(patch, multiples, strict=True)):
+        return []
+    allowed = f"multiples of {' × '.join(map(str, multiples))} (the product of the strides)"
+    return [Problem("error", "config.model.patch", "does not fit the network", patch, allowed)]
 
 
 def _tasks(target: str, sources: tuple[str, ...], datasets: ConfigDict) -> list[Problem]:

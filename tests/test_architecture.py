@@ -18,7 +18,7 @@ ALLOWED = {
     "models": "errors",
     "report": "errors",
     "tasks": "errors",
-    "config": "errors tasks metrics.registry models.layers data.planes",
+    "config": "errors tasks metrics.registry models.layers models.levels data.planes",
     "evaluation": "errors tasks metrics",
     "data": "errors tasks",
     "train": "errors hosts tasks metrics data models",

@@ -107,7 +107,7 @@ def save_params(folder: Path, params: Any) -> None:
     save_tree(folder, params)
 
 
-def load_params(folder: Path, model: UNet, patch: tuple[int, int]) -> Any:
+def load_params(folder: Path, model: UNet, patch: tuple[int, ...]) -> Any:
     """The parameters of a network; their names and shapes must be the network's.
 
     Raises:

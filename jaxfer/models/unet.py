@@ -1,95 +1,95 @@
-"""The 2-D U-Net: two 3×3 convolutions, instance norm and leaky ReLU per level, no residuals."""
+"""The U-Net in 2-D and 3-D: two convolutions, instance norm, leaky ReLU per level, no residuals."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jaxfer.models.convolution import Convolution, Upsample, max_pool
+from jaxfer.models.levels import Levels
+from jaxfer.models.normalisation import InstanceNorm
+
 Features = dict[str, Float[Array, "..."]]
 
-
-class InstanceNorm(nn.Module):
-    """Normalises every channel of every image over its pixels, with a learned scale and bias."""
-
-    epsilon: float = 1e-5
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
-        channels = x.shape[-1]
-        scale = self.param("scale", nn.initializers.ones, (channels,))
-        bias = self.param("bias", nn.initializers.zeros, (channels,))
-        mean = x.mean((1, 2), keepdims=True)
-        centred = x - mean
-        variance = jnp.square(centred).mean((1, 2), keepdims=True)
-        shape = (1, 1, 1, channels)
-        gain = jax.lax.rsqrt(variance + self.epsilon) * scale.reshape(shape)
-        return centred * gain + bias.reshape(shape)
+PRECISIONS = ("auto", "float32", "bfloat16")
 
 
 class ConvolutionBlock(nn.Module):
-    """Two times: 3×3 convolution, instance norm, leaky ReLU."""
+    """Two times: convolution, instance norm, leaky ReLU."""
 
     width: int
+    sides: Sequence[int]
+    conv_impl: str = "auto"
+    dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w k"]:
-        for _ in range(2):
-            x = nn.Conv(self.width, (3, 3), use_bias=False)(x)
-            x = nn.leaky_relu(InstanceNorm()(x), 0.01)
+    def __call__(self, x: Float[Array, "b *s c"]) -> Float[Array, "b *s k"]:
+        for number in range(2):
+            name = f"Conv_{number}"
+            x = Convolution(self.width, self.sides, self.conv_impl, self.dtype, name=name)(x)
+            x = InstanceNorm(slope=0.01)(x)
         return x
 
 
-def max_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
-    """Maximum over 2×2 blocks, as a reshape: its gradient is several times cheaper on a CPU."""
-    b, h, w, c = x.shape
-    return x.reshape(b, h // 2, 2, w // 2, 2, c).max((2, 4))
-
-
-class Upsample(nn.Module):
-    """2×2 stride-2 transposed convolution, written as a matrix product and depth-to-space.
-
-    The same function as a transposed convolution whose kernel equals its stride, without XLA's
-    slow path for it on a CPU.
-    """
-
-    width: int
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 k"]:
-        b, h, w, _ = x.shape
-        x = nn.Dense(4 * self.width)(x).reshape(b, h, w, 2, 2, self.width)
-        return x.transpose(0, 1, 3, 2, 4, 5).reshape(b, 2 * h, 2 * w, self.width)
-
-
 class UNet(nn.Module):
-    """A U-Net from images to logits, with the features of every level by name.
+    """A U-Net from images with two or three spatial axes to logits, and every level's features.
 
     Attributes:
         num_classes: number of output channels, background included.
-        widths: channels per level, finest first; the image sides must divide by 2^(levels − 1).
+        widths: channels per level, finest first.
+        strides: what each axis is divided by between the levels; () = 2 everywhere. The image's
+            sides must divide by their products.
+        kernels: sides of the kernels per level; () = 3 everywhere.
+        conv_impl: 'auto', or one of ``jaxfer.models.convolution``.
+        precision: of the computation, 'float32' or 'bfloat16'; 'auto' is bfloat16 on GPUs and TPUs.
+            Parameters, instance norm's sums and the logits are float32 always.
+        remat: recompute each block in the backward pass instead of keeping what lies inside.
+        deep_supervision: also give logits from the coarser decoder levels, by the names
+            ``logits_1``, ``logits_2`` … among the features.
     """
 
     num_classes: int
     widths: Sequence[int]
+    strides: Levels = ()
+    kernels: Levels = ()
+    conv_impl: str = "auto"
+    precision: str = "auto"
+    remat: bool = False
+    deep_supervision: bool = False
+
+    def _dtype(self) -> Any:
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"precision {self.precision!r}; one of {', '.join(PRECISIONS)}")
+        if self.precision == "auto":
+            return jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
+        return jnp.dtype(self.precision)
 
     @nn.compact
-    def __call__(self, image: Float[Array, "b h w m"]) -> tuple[Float[Array, "b h w c"], Features]:
+    def __call__(self, image: Float[Array, "b *s m"]) -> tuple[Float[Array, "b *s c"], Features]:
         """The logits, and the output of each level by name (``decoder_0`` is the finest)."""
+        axes, last, dtype = image.ndim - 2, len(self.widths) - 1, self._dtype()
+        strides = self.strides or ((2,) * axes,) * last
+        kernels = self.kernels or ((3,) * axes,) * (last + 1)
+        block: Any = nn.remat(ConvolutionBlock) if self.remat else ConvolutionBlock
+        made = [(w, k, self.conv_impl, dtype) for w, k in zip(self.widths, kernels, strict=True)]
         features: Features = {}
-        x = image
-        last = len(self.widths) - 1
-        for level, width in enumerate(self.widths):
-            x = ConvolutionBlock(width, name=f"encoder_{level}")(x)
+        x = image.astype(dtype)
+        for level in range(last + 1):
+            x = block(*made[level], name=f"encoder_{level}")(x)
             features[f"encoder_{level}"] = x
             if level < last:
-                x = max_pool(x)
+                x = max_pool(x, strides[level])
         for level in reversed(range(last)):
-            x = Upsample(self.widths[level], name=f"upsample_{level}")(x)
-            x = jnp.concatenate([features[f"encoder_{level}"], x], axis=-1)
-            x = ConvolutionBlock(self.widths[level], name=f"decoder_{level}")(x)
+            wider = Upsample(self.widths[level], strides[level], dtype, name=f"upsample_{level}")
+            x = jnp.concatenate([features[f"encoder_{level}"], wider(x)], axis=-1)
+            x = block(*made[level], name=f"decoder_{level}")(x)
             features[f"decoder_{level}"] = x
-        return nn.Dense(self.num_classes, name="head")(x), features
+            if self.deep_supervision and level > 0:
+                head = nn.Dense(self.num_classes, name=f"head_{level}")
+                features[f"logits_{level}"] = head(x.astype(jnp.float32))
+        return nn.Dense(self.num_classes, name="head")(x.astype(jnp.float32)), features

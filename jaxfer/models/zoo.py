@@ -15,6 +15,7 @@ from jaxtyping import Bool
 
 from jaxfer.errors import UserError
 from jaxfer.models.checkpoint import load_params, save_params
+from jaxfer.models.levels import Levels, patch_multiples
 from jaxfer.models.unet import UNet
 
 _MEND = "delete the folder; the stage 'pretrain' makes it again"
@@ -28,10 +29,30 @@ def _all(values: Any, kind: type | tuple[type, ...]) -> bool:
     return fit and bool(values) and not any(isinstance(v, bool) for v in values)
 
 
+def _levels(card: _Card, key: str, number: int, otherwise: int) -> Levels:
+    """Strides or kernels; cards from before there were any tell of none."""
+    axes = len(card["patch"])
+    found = card.get(key, [[otherwise] * axes] * number)
+    fit = isinstance(found, list) and all(_all(f, int) and len(f) == axes for f in found)
+    if not fit or len(found) != number or any(n < 1 for f in found for n in f):
+        raise TypeError(f"{key}: not {axes} whole numbers for each of {number} levels")
+    return tuple(map(tuple, found))
+
+
+def _strides(card: _Card) -> Levels:
+    return _levels(card, "strides", len(card["widths"]) - 1, 2)
+
+
+def _kernels(card: _Card) -> Levels:
+    return _levels(card, "kernels", len(card["widths"]), 3)
+
+
 def _is_patch(card: _Card) -> bool:
-    multiple = 2 ** (len(card["widths"]) - 1)
     patch = card["patch"]
-    return _all(patch, int) and len(patch) == 2 and all(p > 0 and p % multiple == 0 for p in patch)
+    if not _all(patch, int) or len(patch) not in (2, 3):
+        return False
+    multiples = patch_multiples(_strides(card) or ((1,) * len(patch),))
+    return all(p > 0 and p % m == 0 for p, m in zip(patch, multiples, strict=True))
 
 
 _RULES: dict[str, tuple[Callable[[_Card], bool], str]] = {
@@ -43,7 +64,9 @@ _RULES: dict[str, tuple[Callable[[_Card], bool], str]] = {
         "three lengths in mm",
     ),
     "widths": (lambda c: _all(c["widths"], int) and min(c["widths"]) > 0, "channels per level"),
-    "patch": (_is_patch, "two multiples of 2 to the power of the levels − 1"),
+    "patch": (_is_patch, "two or three multiples of the product of the strides"),
+    "strides": (lambda c: bool(_strides(c)), "whole numbers for each level but the last"),
+    "kernels": (lambda c: bool(_kernels(c)), "odd whole numbers for each level"),
     "validation_dice": (
         lambda c: c["validation_dice"] is None or 0 <= c["validation_dice"] <= 1,
         "0 … 1, or null",
@@ -135,7 +158,12 @@ def load_source(folder: Path) -> Source:
             allowed="a folder with card.json and checkpoint/",
             mend="run the stage 'pretrain', or name another folder with --config.shelf=DIR",
         )
-    model = UNet(num_classes=len(card["class_names"]) + 1, widths=tuple(card["widths"]))
+    model = UNet(
+        num_classes=len(card["class_names"]) + 1,
+        widths=tuple(card["widths"]),
+        strides=_strides(card),
+        kernels=_kernels(card),
+    )
     params = load_params(folder / "checkpoint", model, tuple(card["patch"]))
     try:
         packed = np.load(folder / "masks.npy", allow_pickle=False)

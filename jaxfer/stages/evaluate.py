@@ -48,6 +48,7 @@ def _predict(
         overlap=run.config.evaluate.overlap,
         batch_size=run.config.evaluate.batch_size,
         plane=run.config.data.plane,
+        mirror=run.config.evaluate.mirror,
     )
     channels = [
         restore(probs[..., c], case.stored.geometry, 1.0 if c == 0 else 0.0)

@@ -90,6 +90,7 @@ def _card(
     by_class: dict[str, float],
 ) -> dict[str, Any]:
     mean = _mean(by_class)
+    model = network(run.config, prepared.roi(task).num_classes)
     return {
         "task": {**plain(task), "name": task.name},
         "class_names": list(prepared.roi(task).class_names),
@@ -99,6 +100,8 @@ def _card(
         "patch": list(run.config.model.patch),
         "plane": run.config.data.plane,
         "widths": list(run.config.model.widths),
+        "strides": plain(model.strides),
+        "kernels": plain(model.kernels),
         "validation_dice": None if math.isnan(mean) else mean,
         "validation_dice_by_class": {k: None if math.isnan(v) else v for k, v in by_class.items()},
         "train_subjects": sorted({c.stored.subject for c in train}),

@@ -14,6 +14,7 @@ from jaxfer.config import plain
 from jaxfer.data.augment import Augmentation
 from jaxfer.data.planes import AXES, in_plane
 from jaxfer.data.sampler import TaskCase, training_batches
+from jaxfer.models.levels import kernel_sides, network_strides
 from jaxfer.models.unet import UNet
 from jaxfer.stages.run import Run, versions
 from jaxfer.train.checkpoints import Checkpoints
@@ -24,7 +25,19 @@ from jaxfer.train.step import Loss, Params
 
 
 def network(config: ConfigDict, num_classes: int) -> UNet:
-    return UNet(num_classes=num_classes, widths=tuple(config.model.widths))
+    """The U-Net that the configuration describes, 2-D or 3-D by the length of its patch."""
+    settings, spacing = config.model, tuple(config.data.spacing)
+    widths = tuple(settings.widths)
+    strides = network_strides(settings.strides, len(settings.patch), len(widths), spacing)
+    return UNet(
+        num_classes=num_classes,
+        widths=widths,
+        strides=strides,
+        kernels=kernel_sides(strides, spacing),
+        conv_impl=settings.conv_impl,
+        precision=settings.precision,
+        remat=settings.remat,
+    )
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,15 @@
-"""Prediction over whole volumes: tiles of slices in batches of one shape, blended on the host."""
+"""Prediction over whole volumes: tiles in batches of one shape, blended on the host.
+
+The patch's length decides: two numbers tile every slice of a plane, three the volume.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, reduce
+from itertools import combinations, product
 from typing import Any
 
 import jax
@@ -16,22 +21,41 @@ from jaxfer.data.planes import slices_back, slices_last
 from jaxfer.models.unet import Features, UNet
 from jaxfer.train.step import Params
 
+Patch = tuple[int, ...]
+
+# Batches on their way to the device, or on it, while the host blends an earlier one.
+_AHEAD = 2
+
 
 @dataclass(frozen=True)
 class Tile:
-    """Where a tile lies: its slice, and the first pixel of its part of the slice."""
+    """Where a tile lies: its slice (0 of a 3-D tile), and its first pixel or voxel."""
 
     z: int
-    start: tuple[int, int]
+    start: tuple[int, ...]
 
 
 @partial(jax.jit, static_argnames=("model",))
 def forward(
-    model: UNet, params: Params, image: Float[Array, "b h w 1"]
-) -> tuple[Float[Array, "b h w c"], Features]:
+    model: UNet, params: Params, image: Float[Array, "b *s 1"]
+) -> tuple[Float[Array, "b *s c"], Features]:
     """Log-probabilities and features of a batch of tiles, without gradients."""
     output: Any = model.apply({"params": params}, image)
     return jax.nn.log_softmax(output[0], axis=-1), output[1]
+
+
+@partial(jax.jit, static_argnames=("model", "mirror"))
+def _probabilities(
+    model: UNet, params: Params, image: Float[Array, "b *s 1"], mirror: bool
+) -> Float[Array, "b *s c"]:
+    """Class probabilities of a batch of tiles; with mirroring, their mean over all reflections."""
+    axes = range(1, image.ndim - 1)
+    flips = [f for n in range(image.ndim - 1) for f in combinations(axes, n)] if mirror else [()]
+    total = jnp.zeros((), jnp.float32)
+    for flip in flips:
+        logits: Any = model.apply({"params": params}, jnp.flip(image, flip))
+        total = total + jnp.flip(jax.nn.softmax(logits[0], axis=-1), flip)
+    return total / len(flips)
 
 
 def starts(size: int, patch: int, overlap: float) -> list[int]:
@@ -42,40 +66,43 @@ def starts(size: int, patch: int, overlap: float) -> list[int]:
     return [int(s) for s in np.round(np.linspace(0, size - patch, number))]
 
 
-def tiles(shape: tuple[int, ...], patch: tuple[int, int], overlap: float) -> list[Tile]:
-    """The tiles that cover every slice of a volume whose last axis counts them."""
-    rows, columns = (starts(n, p, overlap) for n, p in zip(shape[:2], patch, strict=True))
-    return [Tile(z, (r, c)) for z in range(shape[2]) for r in rows for c in columns]
+def tiles(shape: tuple[int, ...], patch: Patch, overlap: float) -> list[Tile]:
+    """The tiles that cover a volume: every slice of its last axis, or the whole, by the patch."""
+    axes = [starts(n, p, overlap) for n, p in zip(shape, patch, strict=False)]
+    slices = range(shape[2]) if len(patch) == 2 else (0,)
+    return [Tile(z, start) for z in slices for start in product(*axes)]
 
 
-def read_tile(
-    volume: np.ndarray, tile: Tile, patch: tuple[int, int], outside: int | float
-) -> np.ndarray:
+def _window(volume: np.ndarray, tile: Tile, patch: Patch) -> np.ndarray:
+    """The part of a volume that a tile covers, as a view, cut off at the volume's edge."""
+    place: Any = tuple(slice(s, s + p) for s, p in zip(tile.start, patch, strict=True))
+    return volume[(*place, tile.z)] if len(patch) == 2 else volume[place]
+
+
+def read_tile(volume: np.ndarray, tile: Tile, patch: Patch, outside: int | float) -> np.ndarray:
     """A tile of a volume; pixels beyond the volume's edge have the value ``outside``."""
-    part = volume[
-        tile.start[0] : tile.start[0] + patch[0], tile.start[1] : tile.start[1] + patch[1], tile.z
-    ]
+    part = _window(volume, tile, patch)
     filled = np.full(patch, outside, volume.dtype)
-    filled[: part.shape[0], : part.shape[1]] = part
+    filled[tuple(map(slice, part.shape))] = part
     return filled
 
 
 def tile_batches(
-    image: np.ndarray, places: list[Tile], patch: tuple[int, int], batch_size: int
-) -> Iterator[tuple[list[Tile], Float32[np.ndarray, "b h w 1"]]]:
+    image: np.ndarray, places: Sequence[Tile], patch: Patch, batch_size: int
+) -> Iterator[tuple[list[Tile], Float32[np.ndarray, "b *s 1"]]]:
     """Tiles of an image in batches of one size; the last is filled up with zeros."""
     for first in range(0, len(places), batch_size):
-        chosen = places[first : first + batch_size]
+        chosen = list(places[first : first + batch_size])
         batch = np.zeros((batch_size, *patch, 1), np.float32)
         for row, tile in enumerate(chosen):
             batch[row, ..., 0] = read_tile(image, tile, patch, 0.0)
         yield chosen, batch
 
 
-def _blending(patch: tuple[int, int]) -> Float32[np.ndarray, "h w"]:
+def _blending(patch: Patch) -> Float32[np.ndarray, "*s"]:
     """A Gaussian bump over a tile: its centre is seen with the most context."""
     axes = [np.exp(-0.5 * ((np.arange(p) - (p - 1) / 2) / (p / 8)) ** 2) for p in patch]
-    return np.maximum(np.outer(*axes), 1e-3).astype(np.float32)
+    return np.maximum(reduce(np.multiply.outer, axes), 1e-3).astype(np.float32)
 
 
 def predict_volume(
@@ -83,47 +110,51 @@ def predict_volume(
     params: Params,
     image: np.ndarray,
     *,
-    patch: tuple[int, int],
+    patch: Patch,
     overlap: float,
     batch_size: int,
     plane: str = "axial",
+    mirror: bool = False,
     on_tiles: Callable[[int], None] = lambda _: None,
 ) -> Float32[np.ndarray, "x y z c"]:
     """Class probabilities of every voxel of a volume on the working grid.
 
+    The host holds one array of the volume's size per class and a few batches.
+
     Args:
         image: [x, y, z], as stored.
-        patch: pixels of a tile; the size that the network was trained with.
+        patch: pixels or voxels of a tile; the size that the network was trained with.
         overlap: share of a tile that its neighbour covers too, 0 … 1.
-        batch_size: tiles per call of the network; the result does not depend on it.
-        plane: of the slices that the tiles are of.
+        batch_size: tiles per call of the network; changes nothing but the speed.
+        plane: of the slices that 2-D tiles are of.
+        mirror: average over the reflections of each tile, 4 in 2-D and 8 in 3-D.
         on_tiles: called with the number of tiles after each batch.
     """
     image = slices_last(image, plane)
     weights = _blending(patch)
     total = np.zeros((*image.shape, model.num_classes), np.float32)
-    mass = np.zeros(image.shape[:2], np.float32)
+    mass = np.zeros(image.shape[: len(patch)], np.float32)
     places = tiles(image.shape, patch, overlap)
     for tile in places:
         if tile.z == 0:
-            window = mass[tile.start[0] :, tile.start[1] :][: patch[0], : patch[1]]
-            window += weights[: window.shape[0], : window.shape[1]]
+            window = _window(mass[..., None] if len(patch) == 2 else mass, tile, patch)
+            window += weights[tuple(map(slice, window.shape))]
 
-    def blend(chosen: list[Tile], log_probs: Float[Array, "b h w c"]) -> None:
-        probs = np.exp(np.asarray(log_probs))
+    def blend(chosen: list[Tile], probs: Float[Array, "b *s c"]) -> None:
+        fetched = np.asarray(probs)
         for row, tile in enumerate(chosen):
-            window = total[tile.start[0] :, tile.start[1] :, tile.z][: patch[0], : patch[1]]
-            h, w = window.shape[:2]
-            window += probs[row, :h, :w] * weights[:h, :w, None]
+            window = _window(total, tile, patch)
+            inside = tuple(map(slice, window.shape[:-1]))
+            window += fetched[row][inside] * weights[inside][..., None]
         on_tiles(len(chosen))
 
-    # The next batch is on its way to the device while the host blends the last one.
-    waiting: tuple[list[Tile], Float[Array, "b h w c"]] | None = None
+    # The next batches are on their way to the device while the host blends an earlier one.
+    waiting: deque[tuple[list[Tile], Float[Array, "b *s c"]]] = deque()
     for chosen, batch in tile_batches(image, places, patch, batch_size):
-        log_probs, _ = forward(model, params, jnp.asarray(batch))
-        if waiting is not None:
-            blend(*waiting)
-        waiting = (chosen, log_probs)
-    if waiting is not None:
-        blend(*waiting)
-    return slices_back(total / mass[:, :, None, None], plane)
+        waiting.append((chosen, _probabilities(model, params, jnp.asarray(batch), mirror)))
+        if len(waiting) > _AHEAD:
+            blend(*waiting.popleft())
+    while waiting:
+        blend(*waiting.popleft())
+    total /= mass.reshape(*mass.shape, *(1,) * (total.ndim - mass.ndim))
+    return slices_back(total, plane)

@@ -59,7 +59,7 @@ def rewrite(folder, **changes):
 def test_a_copied_folder_is_all_that_is_needed(folder, params):
     source = load_source(folder)
     assert source.card == CARD | {"masks_size": 27}
-    assert source.model == UNet(num_classes=3, widths=(2, 3))
+    assert source.model == UNet(3, (2, 3), strides=((2, 2),), kernels=((3, 3), (3, 3)))
     np.testing.assert_array_equal(source.masks, MASKS)
     assert jax.tree.structure(source.params) == jax.tree.structure(params)
     jax.tree.map(np.testing.assert_array_equal, source.params, params)

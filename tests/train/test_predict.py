@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxfer.models.unet import UNet
+from jaxfer.train import predict as predict_module
 from jaxfer.train.predict import forward, predict_volume, read_tile, starts, tile_batches, tiles
 
 AWKWARD = [(5, 7, 3), (8, 8, 1), (9, 8, 2), (3, 20, 2), (17, 1, 2), (8, 30, 1)]
@@ -28,7 +29,8 @@ class WholeTile(UNet):
     """One answer for all pixels of a tile, from its sum."""
 
     def __call__(self, image):
-        odds = jnp.broadcast_to(image.sum((1, 2), keepdims=True), image.shape)
+        axes = tuple(range(1, image.ndim - 1))
+        odds = jnp.broadcast_to(image.sum(axes, keepdims=True), image.shape)
         return jnp.concatenate([jnp.zeros_like(image), odds], -1), {}
 
 
@@ -124,6 +126,85 @@ def test_the_batch_size_changes_nothing(trained):
     for batch_size in (4, number, number + 3):
         found = predict(model, image, params=params, batch_size=batch_size)
         np.testing.assert_allclose(found, reference, rtol=1e-5, atol=1e-7)
+
+
+class Corner(UNet):
+    """Tells the log-odds from the pixel and its place in the tile: not symmetric."""
+
+    def __call__(self, image):
+        places = jnp.arange(image[0, ..., 0].size).reshape(1, *image.shape[1:-1], 1) / 50
+        return jnp.concatenate([jnp.zeros_like(image), image * places], -1), {}
+
+
+def brute_force(image, patch, overlap, mirror):
+    """Each voxel's blended mean over the tiles that see it, in float64, one tile at a time."""
+    axes = len(patch)
+    total, mass = np.zeros(image.shape), np.zeros(image.shape)
+    places = np.arange(np.prod(patch)).reshape(patch) / 50
+    grids = np.meshgrid(*map(np.arange, patch), indexing="ij")
+    squares = [((g - (p - 1) / 2) / p) ** 2 for g, p in zip(grids, patch, strict=True)]
+    bump = np.exp(-32 * sum(squares))
+    flips = [f for f in np.ndindex(*(2,) * axes) if mirror or not any(f)]
+    for first in np.ndindex(*image.shape[:axes]):
+        per_axis = [starts(n, p, overlap) for n, p in zip(image.shape, patch, strict=False)]
+        if not all(f in found for f, found in zip(first, per_axis, strict=True)):
+            continue
+        for z in range(image.shape[2]) if axes == 2 else [None]:
+            own = tuple(slice(f, f + p) for f, p in zip(first, patch, strict=True))
+            own = own if z is None else (*own, z)
+            tile = np.zeros(patch)
+            inside = tuple(map(slice, image[own].shape))
+            tile[inside] = image[own]
+            probs = np.zeros(patch)
+            for flip in flips:
+                turned = tuple(a for a in range(axes) if flip[a])
+                odds = np.flip(tile, turned) * places
+                probs += np.flip(1 / (1 + np.exp(-odds)), turned) / len(flips)
+            weights = np.maximum(bump, 1e-3)[inside]
+            total[own] += weights * probs[inside]
+            mass[own] += weights
+    return total / mass
+
+
+@pytest.mark.parametrize("mirror", [False, True])
+@pytest.mark.parametrize(
+    ("shape", "patch"),
+    [((9, 8, 2), (8, 6)), ((9, 5, 7), (4, 6, 4)), ((4, 4, 9), (4, 4, 4)), ((3, 2, 2), (4, 4, 4))],
+)
+def test_prediction_is_the_brute_force_blend(shape, patch, mirror):
+    model, image = Corner(num_classes=2, widths=(1,)), draw(shape)
+    found = [
+        predict(model, image, patch=patch, batch_size=size, mirror=mirror) for size in (1, 3, 50)
+    ]
+    expected = brute_force(image.astype(np.float64), patch, 0.5, mirror)
+    np.testing.assert_allclose(found[0][..., 1], expected, rtol=1e-4)
+    for other in found[1:]:
+        np.testing.assert_allclose(other, found[0], rtol=1e-6)
+
+
+def test_mirroring_makes_a_symmetric_network_of_any(trained):
+    model, params = trained
+    image = draw((8, 8, 1))
+    straight = predict(model, image, params=params, mirror=True)
+    turned = predict(model, np.flip(image, 0), params=params, mirror=True)
+    np.testing.assert_allclose(np.flip(turned, 0), straight, rtol=1e-5)
+    assert np.abs(predict(model, image, params=params) - straight).max() > 1e-3
+
+
+def test_batches_are_dispatched_before_an_earlier_one_is_fetched(monkeypatch):
+    order: list[str] = []
+    answer = predict_module._probabilities
+
+    def dispatch(*args):
+        order.append("dispatch")
+        return answer(*args)
+
+    monkeypatch.setattr(predict_module, "_probabilities", dispatch)
+    predict(PIXELS, draw((8, 8, 4)), batch_size=1, on_tiles=lambda _: order.append("blend"))
+    assert order[:2] == ["dispatch", "dispatch"]
+    waiting = np.cumsum([1 if step == "dispatch" else -1 for step in order])
+    assert waiting.max() == 3
+    assert waiting[-1] == 0
 
 
 def test_every_tile_is_told_once():

@@ -1,0 +1,103 @@
+"""The worker that runs the same networks in PyTorch and MONAI; see ``worker.py``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+
+import monai
+import torch
+from monai.inferers import sliding_window_inference
+from torch import nn
+from torch.nn import functional as F
+from worker import CLASSES, SLOPE, asked, serve
+
+SETTINGS = asked()
+torch.set_num_threads(SETTINGS["threads"])
+LAYERS = {
+    2: (nn.Conv2d, nn.InstanceNorm2d, nn.ConvTranspose2d, nn.MaxPool2d),
+    3: (nn.Conv3d, nn.InstanceNorm3d, nn.ConvTranspose3d, nn.MaxPool3d),
+}
+
+
+class UNet(nn.Module):
+    """The network of ``jaxfer.models.unet``, from PyTorch's own layers."""
+
+    def __init__(self, axes: int, widths: list[int]) -> None:
+        super().__init__()
+        convolution, norm, transposed, pool = LAYERS[axes]
+
+        def block(first: int, width: int) -> nn.Sequential:
+            layers: list[nn.Module] = []
+            for inputs in (first, width):
+                layers += [
+                    convolution(inputs, width, 3, padding=1, bias=False),
+                    norm(width, affine=True),
+                    nn.LeakyReLU(SLOPE),
+                ]
+            return nn.Sequential(*layers)
+
+        pairs = list(pairwise(widths))
+        self.encoders = nn.ModuleList(
+            [block(i, w) for i, w in zip([1, *widths], widths, strict=False)]
+        )
+        self.upsamples = nn.ModuleList([transposed(below, own, 2, 2) for own, below in pairs])
+        self.decoders = nn.ModuleList([block(2 * own, own) for own, _ in pairs])
+        self.head = convolution(widths[0], CLASSES, 1)
+        self.pool = pool(2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        kept = []
+        for level, encoder in enumerate(self.encoders):
+            x = encoder(x if level == 0 else self.pool(x))
+            kept.append(x)
+        for level in reversed(range(len(self.decoders))):
+            x = self.decoders[level](torch.cat([kept[level], self.upsamples[level](x)], 1))
+        return self.head(x)
+
+
+def training(widths: list[int], shape: list[int]) -> Callable[[], None]:
+    """One training step: cross-entropy and soft Dice, clipped gradients, AdamW."""
+    axes = len(shape) - 1
+    model = UNet(axes, widths)
+    image, label = torch.randn(shape[0], 1, *shape[1:]), torch.randint(0, CLASSES, shape)
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-3)
+    spatial = tuple(range(2, 2 + axes))
+
+    def job() -> None:
+        optimizer.zero_grad()
+        logits = model(image)
+        probs, truth = logits.softmax(1), F.one_hot(label, CLASSES).movedim(-1, 1).float()
+        overlap = 2 * (probs * truth).sum(spatial) + 1
+        dice = 1 - (overlap / ((probs + truth).sum(spatial) + 1)).mean()
+        (F.cross_entropy(logits, label) + dice).backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+
+    return job
+
+
+def inference(
+    widths: list[int], volume: list[int], patch: list[int], batch: int
+) -> Callable[[], None]:
+    """A whole volume by MONAI's sliding window; in 2-D its slices are the batch."""
+    model = UNet(len(patch), widths).eval()
+    image = torch.randn(volume)
+    image = image.movedim(2, 0)[:, None] if len(patch) == 2 else image[None, None]
+
+    @torch.no_grad()
+    def job() -> None:
+        def probs(tile: torch.Tensor) -> torch.Tensor:
+            return model(tile).softmax(1)
+
+        sliding_window_inference(image, patch, batch, probs, overlap=0.5, mode="gaussian")
+
+    return job
+
+
+MAKE = {"train": training, "infer": inference}
+
+serve(
+    {name: MAKE[kind](*arguments) for name, (kind, *arguments) in SETTINGS["jobs"].items()},
+    {"torch": torch.__version__, "monai": monai.__version__},
+)

@@ -1,0 +1,227 @@
+"""Convolution over two or three spatial axes: one function, the formulation by platform.
+
+GPUs and TPUs get XLA's own convolution. On a CPU that is slow for what a U-Net does most: volumes,
+few channels, and gradients with respect to the kernel. There the same sums are formed otherwise
+('shifted'); docs/performance.md shows what each part gains. The parameters are the same.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+IMPLEMENTATIONS = ("auto", "native", "shifted")
+
+# XLA hands a 2-D convolution to its fast kernels only where one side has more channels than this.
+_NARROW = 16
+# Elements of image and gradient that stay in a CPU's cache between the taps of a kernel.
+_CACHED = 2**22
+
+
+def convolve(
+    x: Float[Array, "b *s i"], kernel: Float[Array, "*k i o"], implementation: str = "auto"
+) -> Float[Array, "b *s o"]:
+    """Cross-correlation of stride 1, zeros beyond the edge, an output as large as the input.
+
+    Args:
+        x: images with two or three spatial axes.
+        kernel: as many spatial axes, each of an odd length.
+        implementation: 'native' is XLA's, 'shifted' sums of what is fast on a CPU; 'auto' takes
+            'shifted' on CPUs. They differ by the rounding of float32 sums. 'shifted' has no
+            forward-mode derivative.
+
+    Raises:
+        ValueError: an even kernel, a number of axes that is neither 2 nor 3, an unknown name.
+    """
+    sides = kernel.shape[:-2]
+    if len(sides) not in (2, 3) or len(sides) != x.ndim - 2 or not all(k % 2 for k in sides):
+        raise ValueError(
+            f"a kernel of sides {sides} on an array of shape {x.shape}; two or three odd sides, "
+            "as many as the array has spatial axes"
+        )
+    if implementation not in IMPLEMENTATIONS:
+        raise ValueError(f"implementation {implementation!r}; one of {', '.join(IMPLEMENTATIONS)}")
+    if implementation == "auto":
+        implementation = "shifted" if jax.default_backend() == "cpu" else "native"
+    return _shifted(x, kernel) if implementation == "shifted" else _native(x, kernel)
+
+
+def _native(x: Array, kernel: Array) -> Array:
+    letters = "XYZ"[: x.ndim - 2]
+    layout = (f"N{letters}C", f"{letters}IO", f"N{letters}C")
+    return lax.conv_general_dilated(
+        x, kernel, (1,) * len(letters), "SAME", dimension_numbers=layout
+    )
+
+
+def _pad(x: Array, axis: int, before: int, after: int) -> Array:
+    return jnp.pad(x, [(before, after) if a == axis else (0, 0) for a in range(x.ndim)])
+
+
+def _fold(x: Array) -> Array:
+    """The first spatial axis becomes part of the batch."""
+    return x.reshape(x.shape[0] * x.shape[1], *x.shape[2:])
+
+
+def _plane(x: Array, kernel: Array) -> Array:
+    """A 2-D convolution; between narrow layers with an output of zeros, for the fast kernels."""
+    *_, inputs, outputs = kernel.shape
+    if max(inputs, outputs) > _NARROW:
+        return _native(x, kernel)
+    widened = _pad(kernel, 3, 0, _NARROW + 1 - outputs)
+    return _native(x, widened)[..., :outputs]
+
+
+def _forward(x: Array, kernel: Array) -> Array:
+    if x.ndim == 4:
+        return _plane(x, kernel)
+    taps = kernel.shape[0]
+    if taps == 1:
+        return _plane(_fold(x), kernel[0]).reshape(*x.shape[:-1], -1)
+    padded = _pad(x, 1, taps // 2, taps // 2)
+
+    # Plane by plane: what the taps of a plane share stays in the cache.
+    def plane(first: Array) -> Array:
+        window = lax.dynamic_slice_in_dim(padded, first, taps, axis=1)
+        parts = [_plane(window[:, t], kernel[t]) for t in range(taps)]
+        return sum(parts[1:], parts[0])
+
+    return jnp.moveaxis(lax.map(plane, jnp.arange(x.shape[1])), 0, 1)
+
+
+def _plane_kernel_gradient(x: Array, slope: Array, sides: Sequence[int]) -> Array:
+    """Of a 2-D kernel, as a convolution with the batch as channels."""
+    layout = ("CXYN", "IXYO", "XYNC")
+    edges = [(k // 2, k // 2) for k in sides]
+    if slope.shape[-1] <= _NARROW < x.shape[-1]:
+        # The wider of the two as outputs, for the fast kernels; the taps then run backwards.
+        found = lax.conv_general_dilated(slope, x, (1, 1), edges, dimension_numbers=layout)
+        return found[::-1, ::-1].swapaxes(2, 3)
+    return lax.conv_general_dilated(x, slope, (1, 1), edges, dimension_numbers=layout)
+
+
+def _shift(x: Array, axis: int, by: int) -> Array:
+    """x at ``position + by``, zeros beyond the edge."""
+    size = x.shape[axis]
+    inside = lax.slice_in_dim(x, max(by, 0), size + min(by, 0), axis=axis)
+    return _pad(inside, axis, max(-by, 0), max(by, 0))
+
+
+def _kernel_gradient(x: Array, slope: Array, sides: Sequence[int]) -> Array:
+    """Sum over the positions of the input at each tap times the output's slope."""
+    if len(sides) == 2:
+        return _plane_kernel_gradient(x, slope, sides)
+    taps = sides[0]
+    padded = _pad(x, 1, taps // 2, taps // 2)
+    depth, inputs, outputs = x.shape[1], x.shape[-1], slope.shape[-1]
+    if min(inputs, outputs) == 1 or x.size + slope.size < _CACHED:
+        folded = _fold(slope)
+        return jnp.stack(
+            [
+                _plane_kernel_gradient(_fold(padded[:, t : t + depth]), folded, sides[1:])
+                for t in range(taps)
+            ]
+        )
+    if inputs > outputs:
+        # The narrower of the two is the one that is copied for the most taps.
+        found = _kernel_gradient(slope, x, sides)
+        return jnp.flip(found, (0, 1, 2)).swapaxes(-1, -2)
+
+    # Plane by plane, every tap in one matrix product: inputs shifted along the last axis, slopes
+    # the other way along the one before.
+    def add(total: Array, first: Array) -> tuple[Array, None]:
+        window = lax.dynamic_slice_in_dim(padded, first, taps, axis=1)
+        planes = jnp.concatenate([window[:, t] for t in range(taps)], -1)
+        rows = [_shift(planes, 2, b - sides[2] // 2) for b in range(sides[2])]
+        own = lax.dynamic_index_in_dim(slope, first, axis=1, keepdims=False)
+        columns = [_shift(own, 1, sides[1] // 2 - a) for a in range(sides[1])]
+        left = jnp.concatenate(rows, -1).reshape(-1, sides[2] * taps * inputs)
+        right = jnp.concatenate(columns, -1).reshape(-1, sides[1] * outputs)
+        return total + left.T @ right, None
+
+    zeros = jnp.zeros((sides[2] * taps * inputs, sides[1] * outputs), x.dtype)
+    total, _ = lax.scan(add, zeros, jnp.arange(depth))
+    return total.reshape(sides[2], taps, inputs, sides[1], outputs).transpose(1, 3, 0, 2, 4)
+
+
+@jax.custom_vjp
+def _shifted(x: Array, kernel: Array) -> Array:
+    return _forward(x, kernel)
+
+
+def _shifted_forward(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
+    return _forward(x, kernel), (x, kernel)
+
+
+def _shifted_backward(kept: tuple[Array, Array], slope: Array) -> tuple[Array, Array]:
+    x, kernel = kept
+    axes = tuple(range(kernel.ndim - 2))
+    turned = jnp.flip(kernel, axes).swapaxes(-1, -2)
+    return _forward(slope, turned), _kernel_gradient(x, slope, kernel.shape[:-2])
+
+
+_shifted.defvjp(_shifted_forward, _shifted_backward)
+
+
+class Convolution(nn.Module):
+    """``convolve`` with a learned kernel, no bias; the parameters are those of ``flax.linen.Conv``.
+
+    Attributes:
+        width: output channels.
+        sides: of the kernel, odd.
+        implementation: of ``convolve``.
+        dtype: of the computation; the parameters are float32.
+    """
+
+    width: int
+    sides: Sequence[int]
+    implementation: str = "auto"
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b *s i"]) -> Float[Array, "b *s o"]:
+        shape = (*self.sides, x.shape[-1], self.width)
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
+        return convolve(x.astype(self.dtype), kernel.astype(self.dtype), self.implementation)
+
+
+def max_pool(x: Float[Array, "b *s c"], strides: Sequence[int]) -> Float[Array, "b *t c"]:
+    """Maximum over blocks, as a reshape: its gradient is several times cheaper on a CPU."""
+    for axis, stride in enumerate(strides, start=1):
+        if stride > 1:
+            shape = x.shape
+            halved = (*shape[:axis], shape[axis] // stride, stride, *shape[axis + 1 :])
+            x = x.reshape(halved).max(axis + 1)
+    return x
+
+
+class Upsample(nn.Module):
+    """Transposed convolution whose kernel equals its stride: matrix product and depth-to-space.
+
+    The same function, without XLA's slow path for it on a CPU.
+    """
+
+    width: int
+    strides: Sequence[int] = (2, 2)
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b *s c"]) -> Float[Array, "b *t k"]:
+        b, *sides, _ = x.shape
+        n = len(sides)
+        x = nn.Dense(math.prod(self.strides) * self.width, dtype=self.dtype)(x)
+        x = x.reshape(b, *sides, *self.strides, self.width)
+        woven = [
+            axis
+            for pair in zip(range(1, n + 1), range(n + 1, 2 * n + 1), strict=True)
+            for axis in pair
+        ]
+        x = x.transpose(0, *woven, 2 * n + 1)
+        return x.reshape(b, *(s * t for s, t in zip(sides, self.strides, strict=True)), self.width)
