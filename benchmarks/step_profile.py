@@ -27,6 +27,10 @@ from jaxfer.train.step import Loss, TrainState, train_step
 
 _ROUNDS = flags.DEFINE_integer("rounds", 3, "Profiled steps; the fastest run counts.")
 
+_ONLY = flags.DEFINE_string(
+    "only", "", "Networks whose names contain this; others stay as they are."
+)
+
 CLASSES = 4
 NETWORKS = {
     "2-D, 8 × 128², widths 16-128": ((16, 32, 64, 128), (8, 128, 128)),
@@ -103,12 +107,12 @@ def profiled(widths: tuple[int, ...], shape: tuple[int, ...], conv_impl: str) ->
 
 
 def main(_: list[str]) -> None:
-    found = {
-        name: {conv_impl: profiled(*network, conv_impl) for conv_impl in ("native", "shifted")}
-        for name, network in NETWORKS.items()
-    }
     path = Path(__file__).with_name("profile.json")
-    path.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n")
+    known = json.loads(path.read_text()) if path.is_file() else {}
+    for name, network in NETWORKS.items():
+        if _ONLY.value in name:
+            known[name] = {impl: profiled(*network, impl) for impl in ("native", "shifted")}
+    path.write_text(json.dumps(known, indent=1, ensure_ascii=False) + "\n")
 
 
 if __name__ == "__main__":
