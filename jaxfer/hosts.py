@@ -6,7 +6,9 @@ On one process, every function here does nothing and costs nothing.
 from __future__ import annotations
 
 import json
+import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -19,7 +21,13 @@ _HEARTBEAT = 20
 """Seconds after which a silent process counts as dead, and ends the others."""
 
 
-def join(coordinator: str, processes: int | None, process: int | None, patience: float) -> None:
+def join(
+    coordinator: str,
+    processes: int | None,
+    process: int | None,
+    patience: float,
+    give_up: Callable[[UserError], None],
+) -> None:
     """Makes this process one of several; before any other use of jax.
 
     Args:
@@ -28,27 +36,38 @@ def join(coordinator: str, processes: int | None, process: int | None, patience:
         processes: how many; None with 'auto'.
         process: this one's number, from 0; None with 'auto'.
         patience: seconds to wait for the others.
+        give_up: called from another thread when they do not come; must end the process, since jax
+            itself ends it without a word that can be understood.
 
     Raises:
-        UserError: the others do not come, or the cluster tells nothing.
+        UserError: the cluster tells nothing, or the flags contradict each other.
     """
+    late = threading.Timer(patience, lambda: give_up(_apart(f"not all after {patience:g} s")))
+    late.daemon = True
+    late.start()
     try:
         jax.distributed.initialize(
             None if coordinator == "auto" else coordinator,
             num_processes=processes,
             process_id=process,
-            initialization_timeout=int(patience),
+            initialization_timeout=int(patience) + 60,
             heartbeat_timeout_seconds=_HEARTBEAT,
             shutdown_timeout_seconds=_HEARTBEAT,
         )
     except (RuntimeError, ValueError) as error:
-        raise UserError(
-            "the processes of this run do not come together",
-            found=str(error).split("\n")[0][:300],
-            allowed="one launch per process, all with the same --coordinator=HOST:PORT and "
-            "--processes=N, and --process=0 … N − 1",
-            mend="see launch/; with --coordinator=auto the cluster must tell of the processes",
-        ) from error
+        raise _apart(str(error).split("\n")[0][:300]) from error
+    finally:
+        late.cancel()
+
+
+def _apart(found: str) -> UserError:
+    return UserError(
+        "the processes of this run do not come together",
+        found=found,
+        allowed="one launch per process, all with the same --coordinator=HOST:PORT and "
+        "--processes=N, and --process=0 … N − 1",
+        mend="see launch/; with --coordinator=auto the cluster must tell of the processes",
+    )
 
 
 def leads() -> bool:

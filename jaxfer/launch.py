@@ -117,7 +117,7 @@ def launch(console: Console) -> None:
     validate(config)
     _remember_compilations(config.run.compilation_cache)
     if _COORDINATOR.value is not None:
-        hosts.join(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value, _PATIENCE.value)
+        hosts.join(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value, _PATIENCE.value, _refuse)
     elif _PROCESSES.value is not None or _PROCESS.value is not None:
         raise UserError(
             "--processes and --process without --coordinator", mend="--coordinator=HOST:PORT"
@@ -148,8 +148,7 @@ def main() -> None:
         _tell(f"jaxfer: {stopped}; the same command goes on from there")
         _end(75)
     except UserError as error:
-        _tell(f"jaxfer: {error}", "red")
-        _end(2)
+        _refuse(error)
     except Exception as error:
         told = in_words(error)
         if told is None:
@@ -160,6 +159,11 @@ def main() -> None:
             raise
         _tell(f"jaxfer: {told}", "red")
         _end(75 if isinstance(told, LostProcess) else 2)
+
+
+def _refuse(error: UserError) -> NoReturn:
+    _tell(f"jaxfer: {error}", "red")
+    _end(2)
 
 
 def _end(status: int) -> NoReturn:

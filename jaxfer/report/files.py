@@ -62,6 +62,7 @@ def read_run(workdir: Path) -> Run:
         split=_split(workdir / "prepare/splits.json"),
         problems=read_problems(workdir),
         ranking=_ranking(workdir / "select/selection.json"),
+        scoring_seconds=_scoring_seconds(workdir / "select/seconds.json"),
         source_curves=_source_curves(workdir / "sources"),
         curves=_method_curves(workdir / "finetune"),
         finetuning=_finetuning(workdir / "finetune/summary.json"),
@@ -153,6 +154,16 @@ def _ranking(path: Path) -> Ranking | None:
         )
 
 
+def _scoring_seconds(path: Path) -> dict[str, float]:
+    """Where the time of scoring all sources went, in seconds."""
+    sums: dict[str, float] = {}
+    with reading(path):
+        for of_source in (_record(path) or {}).values():
+            for part, seconds in of_source.items():
+                sums[str(part)] = sums.get(str(part), 0.0) + number(seconds)
+    return sums
+
+
 def _source(entry: Mapping[str, Any]) -> Source:
     return Source(
         rank=None if entry["rank"] is None else int(entry["rank"]),
@@ -181,7 +192,6 @@ def _source(entry: Mapping[str, Any]) -> Source:
         roi_pairs=int(entry.get("roi_pairs") or 0),
         roi_pairs_empty=int(entry.get("roi_pairs_empty") or 0),
         validation_dice=number(entry.get("validation_dice")),
-        seconds={str(k): number(v) for k, v in (entry.get("seconds") or {}).items()},
         flags=tuple(str(flag) for flag in entry.get("flags", ())),
     )
 

@@ -88,6 +88,7 @@ def _content(run: Run) -> dict[str, Any]:
         "split_rows": tables.flat(run.split or {}),
         "ranking": run.ranking,
         **_ranked(run.ranking),
+        "scoring_seconds": run.scoring_seconds,
         **(_evaluated(evaluation) if evaluation else {"evaluation": None, "gallery": None}),
         "method_panels": _method_panels(run),
         "source_panels": _source_panels(run),
@@ -108,7 +109,6 @@ def _ranked(ranking: Ranking | None) -> dict[str, Any]:
         "ranking_rows": tables.ranking_rows(ranking),
         "shown_metrics": metrics[: tables.MOST_SCORES],
         "all_metrics": metrics if len(metrics) > tables.MOST_SCORES else (),
-        "scoring_seconds": tables.scoring_seconds(ranking),
         "missing_metrics": [(m, tables.why_missing(ranking, m)) for m in without],
     }
 

@@ -53,7 +53,6 @@ class Source:
     roi_pairs: int
     roi_pairs_empty: int
     validation_dice: float
-    seconds: Mapping[str, float]
     flags: tuple[str, ...]
 
 
@@ -226,6 +225,7 @@ class Run:
     split: Mapping[str, tuple[str, ...]] | None
     problems: tuple[Problem, ...] | None
     ranking: Ranking | None
+    scoring_seconds: Mapping[str, float]
     source_curves: tuple[Curve, ...]
     curves: Mapping[str, tuple[Curve, ...]]
     finetuning: Finetuning | None

@@ -116,12 +116,6 @@ def scored_metrics(ranking: Ranking) -> tuple[tuple[Metric, ...], tuple[Metric, 
     )
 
 
-def scoring_seconds(ranking: Ranking) -> dict[str, float]:
-    """Where the time of scoring all sources went, in seconds."""
-    parts = dict.fromkeys(part for source in ranking.sources for part in source.seconds)
-    return {part: math.fsum(s.seconds.get(part, 0.0) for s in ranking.sources) for part in parts}
-
-
 def why_missing(ranking: Ranking, metric: Metric) -> str:
     """Why no source has a score of this metric, in the words of the sources."""
     reasons = (reason for s in ranking.sources for reason in s.reasons.get(metric.name, ()))

@@ -115,7 +115,6 @@ def row(candidate: Candidate, scored: Scored | None, chance: float | None) -> di
         "roi_pairs": scored.similarity.pairs if scored else 0,
         "roi_pairs_empty": scored.similarity.empty if scored else 0,
         "validation_dice": scored.source.card["validation_dice"] if scored else None,
-        "seconds": dataclasses.asdict(scored.found.seconds) if scored else None,
         "flags": list(candidate.flags),
     }
 
@@ -151,7 +150,6 @@ def table(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> str:
         "probability_best": lambda r: r["probability_best"],
         "roi_similarity": lambda r: r["roi_similarity"],
         "validation_dice": lambda r: r["validation_dice"],
-        "seconds": lambda r: round(sum(r["seconds"].values()), 3) if r["seconds"] else None,
         "reasons": lambda r: "; ".join(f"{d['step']}: {d['reason']}" for d in r["decisions"]),
         "flags": lambda r: "; ".join(r["flags"]),
     }

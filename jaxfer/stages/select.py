@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from functools import partial
 
@@ -199,6 +200,9 @@ def run(run: Run) -> str:
         },
     )
     (folder / "selection.csv").write_text(table(rows, names))
+    # Apart from the rest, which is the same whenever it is done again.
+    seconds = {t.name: dataclasses.asdict(own.found.seconds) for t, own in scored.items()}
+    write_json(folder / "seconds.json", seconds)
     if not shortlist:
         return "no source could be ranked"
     best = shortlist[0]

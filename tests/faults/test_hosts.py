@@ -79,8 +79,8 @@ def test_the_run_of_several_processes_is_that_of_one(
     shutil.rmtree(workdir / "select")
     for status, err in _end_all(_start_all(processes, workdir, *ALL)):
         assert status == 0, err[-3000:]
-    selection = "select/selection.csv"
-    assert (workdir / selection).read_bytes() == (alone / selection).read_bytes()
+    for name in ("selection.csv", "selection.json"):
+        assert (workdir / "select" / name).read_bytes() == (alone / "select" / name).read_bytes()
     np.testing.assert_allclose(_losses(workdir), _losses(alone), rtol=1e-5)
     np.testing.assert_allclose(_weights(workdir), _weights(alone), rtol=1e-3, atol=1e-5)
     assert json.loads((workdir / "run.json").read_text())["processes"] == processes

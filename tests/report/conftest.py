@@ -328,12 +328,14 @@ def wide() -> Callable[[FakeRun], Path]:
                 "balanced": dict.fromkeys(exact, 0.222),
                 "reasons": {"otce": ["needs coefficients"]},
                 "probability_best": 0.25,
-                "seconds": {"forward": 1.25, "statistics": 0.5, "samples": 2.0},
             }
             name = f"phantom/site{place}/flair/white-matter"
             record["sources"].append(source(place + 1, name, 0.0, **changes))
         run.started()
         write_json(run.workdir / "select/selection.json", record)
+        parts = {"forward": 1.25, "statistics": 0.5, "samples": 2.0}
+        seconds = {one["source"]: parts for one in record["sources"]}
+        write_json(run.workdir / "select/seconds.json", seconds)
         return run.workdir
 
     return write

@@ -67,7 +67,9 @@ def test_layers_and_samples_stand_in_the_files(again: Callable[..., Run]) -> Non
         assert set(row["standard_errors"]) == set(names) - exact - missing
         assert all(v >= 0 for v in row["standard_errors"].values())
         assert "coefficients" in row["reasons"]["otce@decoder_0"][0]
-        assert all(second > 0 for second in row["seconds"].values())
+    seconds = json.loads((run.workdir / "select" / "seconds.json").read_text())
+    assert seconds.keys() == {row["source"] for row in record["sources"]}
+    assert all(part > 0 for parts in seconds.values() for part in parts.values())
     scores = [row["scores"]["ncti@encoder_1"] for row in record["sources"]]
     assert scores == sorted(scores, reverse=True)
     # Said once of all sources, not of each.
