@@ -48,7 +48,8 @@ def _shelf(run: Run, prepared: Prepared) -> dict[Task, Source]:
         shelf[task] = load_source(run.shelf / task.slug)
     problems = []
     for task, source in shelf.items():
-        folder, known = run.shelf / task.slug, layers_of(source.model.widths)
+        folder, model = run.shelf / task.slug, source.model
+        known = layers_of(model.widths, len(source.card["patch"]), model.strides)
         problems += [
             Problem("error", f"{folder}", "has no such layer", layer, ", ".join(known))
             for layer in run.config.select.layers
