@@ -115,7 +115,7 @@ def default_config() -> ConfigDict:
 
     c.risk = ConfigDict()
     c.risk.mode = "instance"  # map that weights the loss: 'instance' or 'positional'
-    c.risk.stride = 4  # pixels; side of the positional map's cells
+    c.risk.stride = 4  # pixels; side of the positional map's cells in each axial slice
     c.risk.smoothing = 1.0  # pixels of prior that the positional table gets per class pair
     c.risk.normalise = "none"  # 'none', 'minmax', 'mean1' or 'rank', per image
     c.risk.amplify = "exp"  # 'identity', 'exp' or 'pow'
