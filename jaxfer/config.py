@@ -115,7 +115,7 @@ def default_config() -> ConfigDict:
 
     c.risk = ConfigDict()
     c.risk.mode = "instance"  # map that weights the loss: 'instance' or 'positional'
-    c.risk.stride = 4  # pixels; side of the positional map's cells
+    c.risk.stride = 4  # pixels; side of the positional map's cells in each axial slice
     c.risk.smoothing = 1.0  # pixels of prior that the positional table gets per class pair
     c.risk.normalise = "none"  # 'none', 'minmax', 'mean1' or 'rank', per image
     c.risk.amplify = "exp"  # 'identity', 'exp' or 'pow'
@@ -364,7 +364,8 @@ def _ruled(fields: dict[str, Any]) -> list[Problem]:
     scores = score_names([m for m in metrics if m in METRICS], layers)
     problems += _known("select.metrics", metrics, tuple(METRICS))
     if _RULES["model.widths"][0](fields["model.widths"]):
-        problems += _known("select.layers", layers, tuple(layers_of(fields["model.widths"])))
+        known = layers_of(fields["model.widths"], len(fields["model.patch"]))
+        problems += _known("select.layers", layers, tuple(known))
     problems += _known("select.rank_by", (fields["select.rank_by"],), scores)
     problems += _known("finetune.source", (fields["finetune.source"],), ("best", *sources))
     problems += _patch(fields)
@@ -389,6 +390,10 @@ def _patch(fields: dict[str, Any]) -> list[Problem]:
     named = fields["model.strides"]
     if len(spacing) != 3 or len(levels) < 2 or not named:
         return []
+    if len(patch) == 3 and 0 in spacing:
+        what = "unknown lengths, but in 3-D the network's kernels and strides follow them"
+        allowed = "three lengths in mm, above 0"
+        return [Problem("error", "config.data.spacing", what, spacing, allowed)]
     try:
         strides = network_strides(named, len(patch), len(levels), spacing)
     except ValueError as error:

@@ -276,6 +276,16 @@ def test_patches_in_3_d_have_no_plane(config: ConfigDict) -> None:
     validate(config)
 
 
+def test_in_3_d_the_spacing_must_be_known(config: ConfigDict) -> None:
+    config.data.spacing = (1.0, 1.0, 0.0)
+    validate(config)
+    config.model.patch = (16, 16, 16)
+    (line,) = complaints(config)
+    assert line.startswith("config.data.spacing: unknown lengths")
+    config.data.spacing = (1.0, 1.0, 3.0)
+    validate(config)
+
+
 def test_all_problems_appear_at_once(config: ConfigDict) -> None:
     for path, values in BAD.items():
         put(config, path, values[0])

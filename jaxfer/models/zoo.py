@@ -66,7 +66,10 @@ _RULES: dict[str, tuple[Callable[[_Card], bool], str]] = {
     "widths": (lambda c: _all(c["widths"], int) and min(c["widths"]) > 0, "channels per level"),
     "patch": (_is_patch, "two or three multiples of the product of the strides"),
     "strides": (lambda c: bool(_strides(c)), "whole numbers for each level but the last"),
-    "kernels": (lambda c: bool(_kernels(c)), "whole numbers for each level"),
+    "kernels": (
+        lambda c: bool(_kernels(c)) and all(n % 2 for k in _kernels(c) for n in k),
+        "odd whole numbers for each level",
+    ),
     "validation_dice": (
         lambda c: c["validation_dice"] is None or 0 <= c["validation_dice"] <= 1,
         "0 … 1, or null",

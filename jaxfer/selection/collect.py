@@ -16,7 +16,7 @@ from jaxfer.models.zoo import Source
 from jaxfer.selection.cells import owners
 from jaxfer.selection.draw import Draw
 from jaxfer.selection.network import Batch, Outputs, Seconds, batches, network_outputs
-from jaxfer.train.predict import Tile
+from jaxfer.train.predict import Patch, Tile
 
 AT_ONCE = 256
 """Sampled voxels that are picked out in one call, so that one compilation serves all batches."""
@@ -43,7 +43,7 @@ class Collector:
     """Picks the rows that are wanted out of the batches."""
 
     wanted: Mapping[str, Wanted]
-    patch: tuple[int, int]
+    patch: Patch
     _found: dict[str, Float32[np.ndarray, "v d"]] = field(default_factory=dict)
     _places: dict[tuple[str, int], _Places] = field(default_factory=dict)
 
@@ -65,7 +65,7 @@ class Collector:
                 self._found[name] = np.zeros(shape_of_all, np.float32)
             for first in range(0, len(slots), AT_ONCE):
                 own = slots[first : first + AT_ONCE]
-                padded = np.zeros((AT_ONCE, 3), np.int32)
+                padded = np.zeros((AT_ONCE, cells.shape[1]), np.int32)
                 padded[: len(own)] = cells[first : first + AT_ONCE]
                 self._found[name][own] = np.asarray(_rows(values, jnp.asarray(padded)))[: len(own)]
 
@@ -87,41 +87,45 @@ class Collector:
 
 
 @jax.jit
-def _rows(values: Float[Array, "b h w d"], cells: Int[Array, "m 3"]) -> Float[Array, "m d"]:
-    return values[cells[:, 0], cells[:, 1], cells[:, 2]]
+def _rows(values: Float[Array, "b *s d"], cells: Int[Array, "m k"]) -> Float[Array, "m d"]:
+    return values[tuple(cells[:, axis] for axis in range(cells.shape[1]))]
 
 
 @dataclass(frozen=True)
 class _Places:
-    """The drawn voxels of a case by tile: their slots in the draw, and their pixels in the tile."""
+    """The drawn voxels of a case by tile: their slots in the draw, and their places in the tile."""
 
-    by_tile: Mapping[Tile, tuple[Int[np.ndarray, " m"], Int[np.ndarray, "m 2"]]]
+    by_tile: Mapping[Tile, tuple[Int[np.ndarray, " _"], Int[np.ndarray, "_ axes"]]]
+    axes: int
 
     @classmethod
-    def of(cls, draw: Draw, number: int, shape: tuple[int, ...], patch: tuple[int, int]) -> _Places:
+    def of(cls, draw: Draw, number: int, shape: tuple[int, ...], patch: Patch) -> _Places:
+        axes = len(patch)
         slots: Int[np.ndarray, " m"] = np.flatnonzero(draw.cases.reshape(-1) == number)
-        x, y, z = draw.voxels.reshape(-1, 3)[slots].T
-        row, column = owners(shape[0], patch[0])[x], owners(shape[1], patch[1])[y]
-        order = np.lexsort((column, row, z))
-        keys: Shaped[np.ndarray, "m 3"] = np.stack([z, row, column], axis=1)[order]
+        voxels = draw.voxels.reshape(-1, 3)[slots]
+        sides = zip(shape, patch, voxels.T, strict=False)
+        starts = np.stack([owners(n, p)[places] for n, p, places in sides], axis=1)
+        slices = voxels[:, 2:] if axes == 2 else np.zeros_like(voxels[:, 2:])
+        keys: Shaped[np.ndarray, "m k"] = np.concatenate([slices, starts], axis=1)
+        order = np.lexsort(keys.T[::-1])
+        keys, inside = keys[order], (voxels[:, :axes] - starts)[order]
         fresh: Bool[np.ndarray, " m"] = np.ones(len(order), bool)
         fresh[1:] = (keys[1:] != keys[:-1]).any(1)
         ends = [*np.flatnonzero(fresh), len(order)]
-        pixels = np.stack([x - row, y - column], axis=1)[order]
         found = {}
         for first, end in itertools.pairwise(ends):
-            tile = Tile(int(keys[first, 0]), (int(keys[first, 1]), int(keys[first, 2])))
-            found[tile] = (slots[order][first:end], pixels[first:end])
-        return cls(found)
+            z, *start = map(int, keys[first])
+            found[Tile(z, tuple(start))] = (slots[order][first:end], inside[first:end])
+        return cls(found, axes)
 
     def within(
-        self, chosen: Sequence[Tile], scale: int
-    ) -> tuple[Int[np.ndarray, " m"], Int[np.ndarray, "m 3"]]:
-        """Of the tiles of a batch: slots, and row, line and column of each one's cell."""
+        self, chosen: Sequence[Tile], scale: tuple[int, ...]
+    ) -> tuple[Int[np.ndarray, " m"], Int[np.ndarray, "m k"]]:
+        """Of the tiles of a batch: slots, and each one's row in the batch and cell in the tile."""
         parts = [(r, self.by_tile[tile]) for r, tile in enumerate(chosen) if tile in self.by_tile]
         slots = np.concatenate([np.zeros(0, np.int64), *(own for _, (own, _) in parts)])
         cells = [np.column_stack([np.full(len(p), r), p // scale]) for r, (_, p) in parts]
-        return slots, np.concatenate([np.zeros((0, 3), np.int64), *cells])
+        return slots, np.concatenate([np.zeros((0, 1 + self.axes), np.int64), *cells])
 
 
 def sample_source(
@@ -129,7 +133,7 @@ def sample_source(
     cases: Sequence[TaskCase],
     wanted: Mapping[str, Wanted],
     *,
-    patch: tuple[int, int],
+    patch: Patch,
     batch_size: int,
 ) -> dict[str, Samples]:
     """The wanted rows alone: the network sees only the tiles that hold one."""

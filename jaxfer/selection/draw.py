@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
-from jaxtyping import Bool, Int, Shaped, UInt8
+from jaxtyping import Int, Shaped, UInt8
 
 from jaxfer.data.sampler import TaskCase
 from jaxfer.selection.cells import centres
 from jaxfer.tasks import IGNORE
+from jaxfer.train.predict import Patch
 
 
 @dataclass(frozen=True)
@@ -38,14 +40,14 @@ class Draw:
     """K repetitions of N voxels; fewer where there are not so many.
 
     Attributes:
-        scale: of the layers whose cells the voxels are the centres of.
+        scale: of the layers whose cells the voxels are the centres of, along each axis of a tile.
         cases: number of the case that each voxel is of.
         voxels: its place in that case's volume.
         labels: its class.
         subjects: number of the person.
     """
 
-    scale: int
+    scale: tuple[int, ...]
     cases: Int[np.ndarray, "k n"]
     voxels: Int[np.ndarray, "k n 3"]
     labels: UInt8[np.ndarray, "k n"]
@@ -55,8 +57,8 @@ class Draw:
 def draw_voxels(
     cases: Sequence[TaskCase],
     *,
-    scale: int,
-    patch: tuple[int, int],
+    scale: tuple[int, ...],
+    patch: Patch,
     sampling: Sampling,
     seed: Sequence[int],
     by_class: bool = True,
@@ -70,7 +72,7 @@ def draw_voxels(
     Args:
         cases: with labels.
         scale: of the layer; its cells' centres are what can be drawn.
-        patch: pixels of a tile, which decides where cells lie.
+        patch: sides of a tile, which decides where cells lie.
         sampling: N and K.
         seed: the same for every source.
         by_class: strata are the classes of each subject; False: the subjects, for metrics that
@@ -131,13 +133,14 @@ def take_turns(
 
 
 def _strata(
-    case: TaskCase, scale: int, patch: tuple[int, int], by_class: bool
+    case: TaskCase, scale: tuple[int, ...], patch: Patch, by_class: bool
 ) -> Iterator[tuple[int, Int[np.ndarray, " v"]]]:
     """The places of each stratum's voxels in the flattened volume, in order."""
     classes = case.sliced_classes()
-    rows, columns = (centres(n, p, scale) for n, p in zip(classes.shape, patch, strict=False))
-    central: Bool[np.ndarray, "x y 1"] = (rows[:, None] & columns[None, :])[..., None]
-    flat: Shaped[np.ndarray, " v"] = np.where(central, classes, IGNORE).reshape(-1)
+    sides = zip(classes.shape, patch, scale, strict=False)
+    central = reduce(np.logical_and.outer, [centres(n, p, s) for n, p, s in sides])
+    everywhere = central.reshape(*central.shape, *(1,) * (classes.ndim - central.ndim))
+    flat: Shaped[np.ndarray, " v"] = np.where(everywhere, classes, IGNORE).reshape(-1)
     if not by_class:
         yield 0, np.flatnonzero(flat != IGNORE)
         return

@@ -23,7 +23,7 @@ class Kept:
 
     def __init__(self, folder: Path | None, *, needed: bool):
         self.folder, self.needed = folder, needed
-        self.labels: list[tuple[int, UInt8[np.ndarray, "b h w"]]] = []
+        self.labels: list[tuple[int, UInt8[np.ndarray, " b *s"]]] = []
         self.shape: tuple[int, ...] = ()
         self.file: IO[bytes] | None = None
 
@@ -42,7 +42,7 @@ class Kept:
                 self.file.close()
 
     def write(
-        self, number: int, log_probs: Float[Array, "b h w s"], labels: UInt8[np.ndarray, "b h w"]
+        self, number: int, log_probs: Float[Array, "b *s c"], labels: UInt8[np.ndarray, " b *s"]
     ) -> None:
         """Keeps a batch of a case."""
         if self.file is None:
@@ -56,7 +56,7 @@ class Kept:
         except OSError as error:
             raise self._unwritable(error) from error
 
-    def rows(self) -> Float32[np.ndarray, "n b h w s"]:
+    def rows(self) -> Float32[np.ndarray, "n b *s c"]:
         """All that was kept, batch by batch, mapped into memory."""
         assert self.file is not None
         return np.memmap(self.file.name, np.float32, "r", shape=(len(self.labels), *self.shape))

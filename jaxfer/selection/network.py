@@ -16,9 +16,9 @@ from jaxfer.data.sampler import TaskCase
 from jaxfer.models.zoo import Source
 from jaxfer.selection.cells import owned_labels
 from jaxfer.tasks import IGNORE
-from jaxfer.train.predict import Tile, forward, tile_batches, tiles
+from jaxfer.train.predict import Patch, Tile, forward, tile_batches, tiles
 
-Outputs = dict[str, Float[Array, "b h w d"]]
+Outputs = dict[str, Float[Array, "b ... _"]]
 
 
 @dataclass(frozen=True)
@@ -27,20 +27,20 @@ class Batch:
 
     Attributes:
         tiles: where they lie; the batch may have empty rows after them.
-        image: pixels.
+        image: pixels or voxels.
         disturbed: the same with noise, if a second prediction is asked for.
         labels: of the target, ``IGNORE`` where a voxel does not count in this tile.
     """
 
     tiles: list[Tile]
-    image: Float32[np.ndarray, "b h w 1"]
-    disturbed: Float32[np.ndarray, "b h w 1"] | None
-    labels: UInt8[np.ndarray, "b h w"]
+    image: Float32[np.ndarray, "b *s 1"]
+    disturbed: Float32[np.ndarray, "b *s 1"] | None
+    labels: UInt8[np.ndarray, " b *s"]
 
 
 def batches(
     case: TaskCase,
-    patch: tuple[int, int],
+    patch: Patch,
     batch_size: int,
     *,
     places: Sequence[Tile] | None = None,
@@ -55,7 +55,7 @@ def batches(
     chosen_places = tiles(image.shape, patch, 0.0) if places is None else list(places)
     plain = tile_batches(image, chosen_places, patch, batch_size)
     if noise is None:
-        second: Iterator[Float32[np.ndarray, "b h w 1"] | None] = iter(lambda: None, 0)
+        second: Iterator[Float32[np.ndarray, "b *s 1"] | None] = iter(lambda: None, 0)
     else:
         noisy = np.where(image == 0, 0, image + noise).astype(np.float32)
         second = (batch for _, batch in tile_batches(noisy, chosen_places, patch, batch_size))

@@ -27,7 +27,7 @@ from jaxfer.metrics import (
     class_balanced,
     conditional_log_probs,
 )
-from jaxfer.models.layers import layers_of
+from jaxfer.models.layers import Layer, layers_of
 from jaxfer.models.zoo import Source
 from jaxfer.selection.collect import Collector, Samples, Wanted, sample_source
 from jaxfer.selection.draw import Draw, Sampling, draw_voxels
@@ -46,6 +46,7 @@ from jaxfer.selection.statistics import (
     classifiers,
     together,
 )
+from jaxfer.train.predict import Patch
 
 _TARGET, _OWN, _NOISE = range(3)
 """What a random number is for, part of its seed."""
@@ -59,7 +60,7 @@ class Job:
     cases: tuple[TaskCase, ...]
     cards: list[Metric]
     layers: tuple[str, ...]
-    patch: tuple[int, int]
+    patch: Patch
     batch_size: int
     sampling: Sampling
     key: Key[Array, ""]
@@ -68,6 +69,12 @@ class Job:
     @property
     def sampled(self) -> list[Metric]:
         return [card for card in self.cards if card.finalise is None]
+
+    @property
+    def known_layers(self) -> dict[str, Layer]:
+        """All layers of the network."""
+        model = self.source.model
+        return layers_of(model.widths, len(self.patch), model.strides)
 
     def asks_for(self, *kinds: type[Any]) -> bool:
         """Whether a metric is made of one of these statistics."""
@@ -83,13 +90,15 @@ class Job:
     def seed(self, *what: int) -> list[int]:
         return [*map(int, np.asarray(jax.random.key_data(self.key)).reshape(-1)), *what]
 
-    def draw(self, cases: Sequence[TaskCase], side: int, scale: int, by_class: bool) -> Draw:
+    def draw(
+        self, cases: Sequence[TaskCase], side: int, scale: tuple[int, ...], by_class: bool
+    ) -> Draw:
         return draw_voxels(
             cases,
             scale=scale,
             patch=self.patch,
             sampling=self.sampling,
-            seed=self.seed(side, scale, by_class),
+            seed=self.seed(side, *sorted(set(scale)), by_class),
             by_class=by_class,
         )
 
@@ -99,7 +108,7 @@ class Job:
         return wanted_of(
             self.sampled,
             self.layers,
-            self.source.model.widths,
+            self.known_layers,
             lambda scale, by_class: self.draw(self.cases, _TARGET, scale, by_class),
         )
 
@@ -149,7 +158,7 @@ def over_voxels(
 
 def _nothing(job: Job) -> tuple[LabelStatistics, dict[str, ClassFeatureStatistics]]:
     """The statistics of no voxel."""
-    num_classes, known = job.cases[0].roi.num_classes, layers_of(job.source.model.widths)
+    num_classes, known = job.cases[0].roi.num_classes, job.known_layers
     return (
         LabelStatistics.zeros(num_classes, job.source.model.num_classes),
         {
@@ -196,7 +205,7 @@ def own_samples(job: Job) -> dict[str, Samples] | str:
         return {}
     if isinstance(job.own, str):
         return job.own
-    known = layers_of(job.source.model.widths)
+    known = job.known_layers
     scales = {known[layer].scale for layer in job.layers}
     draws = {scale: job.draw(job.own, _OWN, scale, True) for scale in scales}
     wanted = {layer: Wanted(layer, draws[known[layer].scale]) for layer in job.layers}

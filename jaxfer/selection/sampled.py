@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, UInt8
 
 from jaxfer.metrics import Metric, Score
-from jaxfer.models.layers import layers_of
+from jaxfer.models.layers import Layer
 from jaxfer.selection.collect import Samples, Wanted
 from jaxfer.selection.draw import Draw
 
@@ -19,27 +19,26 @@ UNDISTURBED, DISTURBED = "undisturbed", "disturbed"
 def wanted_of(
     cards: Sequence[Metric],
     layers: Sequence[str],
-    widths: Sequence[int],
-    draw: Callable[[int, bool], Draw],
+    known: Mapping[str, Layer],
+    draw: Callable[[tuple[int, ...], bool], Draw],
 ) -> dict[str, Wanted]:
     """The samples of the target's voxels that these metrics need, by the name of the output.
 
     Args:
         cards: of metrics that need samples.
-        layers: of the network.
-        widths: of the network.
+        layers: whose features are looked at.
+        known: all layers of the network.
         draw: the voxels for a scale, by class or not; asked once for each that is needed.
     """
-    known = layers_of(widths)
-    kinds = {card.needs for card in cards}
-    outputs: dict[str, tuple[str, int, bool]] = {}
+    kinds, pixel = {card.needs for card in cards}, known["encoder_0"].scale
+    outputs: dict[str, tuple[str, tuple[int, ...], bool]] = {}
     if "probabilities" in kinds:
-        outputs["log_probs"] = ("log_probs", 1, True)
+        outputs["log_probs"] = ("log_probs", pixel, True)
     if kinds & {"features", "source samples", "several images", "several sources"}:
         outputs |= {layer: (layer, known[layer].scale, True) for layer in layers}
     if "two predictions" in kinds:
-        outputs[UNDISTURBED] = ("log_probs", 1, False)
-        outputs[DISTURBED] = ("disturbed", 1, False)
+        outputs[UNDISTURBED] = ("log_probs", pixel, False)
+        outputs[DISTURBED] = ("disturbed", pixel, False)
     draws = {how: draw(*how) for how in sorted({(s, by) for _, s, by in outputs.values()})}
     return {name: Wanted(output, draws[s, by]) for name, (output, s, by) in outputs.items()}
 

@@ -29,6 +29,7 @@ from jaxfer.selection.network import Seconds
 from jaxfer.selection.passes import Job, over_voxels, own_samples
 from jaxfer.selection.sampled import plain_score, scores_of, unavailable
 from jaxfer.selection.statistics import CaseStatistics, together
+from jaxfer.train.predict import Patch
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ def score_source(
     *,
     metrics: Sequence[str],
     layers: Sequence[str],
-    patch: tuple[int, int],
+    patch: Patch,
     batch_size: int,
     sampling: Sampling,
     key: Key[Array, ""],
@@ -78,7 +79,7 @@ def score_source(
         cases: of the target's training subjects; all of one RoI.
         metrics: names in the registry.
         layers: of the network, whose features are looked at.
-        patch: pixels of a tile; every voxel counts in exactly one tile.
+        patch: sides of a tile, of slices or in 3-D; every voxel counts in exactly one tile.
         batch_size: tiles per call of the network; changes nothing but the speed.
         sampling: for the metrics that cannot see every voxel.
         key: of the bootstrap over the subjects and of the samples; one key for all sources compares

@@ -116,7 +116,7 @@ def add_voxels(
     labels_so_far: LabelStatistics,
     features_so_far: Features,
     outputs: Outputs,
-    labels: Integer[Array, "b h w"],
+    labels: Integer[Array, " b *n"],
 ) -> tuple[LabelStatistics, Features]:
     """The statistics of the first pass with a batch added."""
     safe, mask = _cells(labels, outputs["log_probs"])
@@ -131,8 +131,8 @@ def add_voxels(
 @compiled_in_float64()
 def add_predictions(
     so_far: Predictions,
-    log_probs: Float[Array, "b h w s"],
-    labels: Integer[Array, "b h w"],
+    log_probs: Float[Array, "b *n s"],
+    labels: Integer[Array, " b *n"],
     tables: Tables,
 ) -> Predictions:
     """The statistics of LEEP's second pass with a batch added."""
@@ -148,7 +148,7 @@ def add_predictions(
 def add_posteriors(
     so_far: Posteriors,
     outputs: Outputs,
-    labels: Integer[Array, "b h w"],
+    labels: Integer[Array, " b *n"],
     fitted: Classifiers,
 ) -> Posteriors:
     """The statistics of LDA's second pass with a batch added."""
@@ -164,11 +164,11 @@ def add_posteriors(
 
 
 def _cells(
-    labels: Integer[Array, "b h w"], output: Float[Array, "b h2 w2 d"]
-) -> tuple[Integer[Array, "b h2 w2"], Bool[Array, "b h2 w2"]]:
+    labels: Integer[Array, " b *n"], output: Float[Array, "b *cells d"]
+) -> tuple[Integer[Array, " b *cells"], Bool[Array, " b *cells"]]:
     """The labels of an output's cells, of a valid class everywhere, and which of them count."""
-    scale = labels.shape[1] // output.shape[1]
-    own = labels[:, scale // 2 :: scale, scale // 2 :: scale]
+    scales = [n // cells for n, cells in zip(labels.shape, output.shape[:-1], strict=True)]
+    own = labels[tuple(slice(scale // 2, None, scale) for scale in scales)]
     mask = own != IGNORE
     return jnp.where(mask, own, 0), mask
 

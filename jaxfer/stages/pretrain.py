@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ import numpy as np
 from jaxfer import hosts
 from jaxfer.config import fingerprint, plain
 from jaxfer.data.sampler import TaskCase
+from jaxfer.errors import Problem, raise_problems
 from jaxfer.metrics import dice
 from jaxfer.models.unet import UNet
 from jaxfer.models.zoo import read_card, save_source
@@ -113,14 +115,28 @@ def _card(
     }
 
 
+def _unfit(run: Run, folder: Path, card: dict[str, Any]) -> list[Problem]:
+    """Why a network of a named shelf is none to start from: hardly a leaf of it would fit."""
+    patch, wanted = tuple(card["patch"]), tuple(run.config.model.patch)
+    if len(patch) == len(wanted):
+        return []
+    what = f"a {len(patch)}-D network, and this run's are {len(wanted)}-D"
+    allowed = f"a patch of {len(wanted)} numbers, as config.model.patch = {wanted}"
+    mend = f"another --config.shelf, or a --config.model.patch of {len(patch)} numbers"
+    return [Problem("error", f"{folder}", what, f"patch {patch}", allowed, mend)]
+
+
 def run(run: Run) -> str:
     """Trains each missing source on its subjects and puts it on the shelf with its card."""
     prepared = Prepared.read(run)
     tasks = [Task.parse(name) for name in run.config.sources]
     wanted: list[tuple[Task, str]] = []
+    problems: list[Problem] = []
     kept = 0
     for task in tasks:
         card = read_card(run.shelf / task.slug)
+        if card is not None and run.config.shelf:
+            problems += _unfit(run, run.shelf / task.slug, card)
         if task.name in prepared.unavailable:
             kept += card is not None and bool(run.config.shelf)
             continue
@@ -130,6 +146,7 @@ def run(run: Run) -> str:
             kept += 1
         else:
             wanted.append((task, mark))
+    raise_problems(problems, "source models do not fit this run")
     names = hosts.of_leader([task.name for task, _ in wanted])
     with run.progress(
         "pretraining", len(names) * run.config.pretrain.steps, stops=False

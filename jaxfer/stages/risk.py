@@ -54,7 +54,11 @@ def shared_grid(prepared: Prepared, task: Task, cases: Sequence[TaskCase]) -> st
 def _positional(
     run: Run, cases: Sequence[TaskCase], log_probs: Sequence[np.ndarray]
 ) -> list[Float32[np.ndarray, "_ _ _"]]:
-    """The positional map, cut out for each case; made slice by slice on the whole field of view."""
+    """The positional map, cut out for each case; made slice by slice on the whole field of view.
+
+    Its cells are stride × stride voxels of one axial slice, whatever the source's network sees: in
+    3-D too the slice axis has stride 1, since slices are often several times as thick.
+    """
     shape = cases[0].stored.geometry.full_shape
     channels = log_probs[0].shape[-1]
     whole = np.zeros(shape, np.float32)

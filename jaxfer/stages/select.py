@@ -14,6 +14,7 @@ from jaxfer.data.sampler import TaskCase
 from jaxfer.errors import Problem, raise_problems
 from jaxfer.metrics import label_entropy, scored_by
 from jaxfer.models.layers import layers_of
+from jaxfer.models.levels import Levels, network_strides
 from jaxfer.models.zoo import Source, load_source, read_card
 from jaxfer.selection.draw import Sampling
 from jaxfer.selection.pool import with_pool_scores
@@ -49,7 +50,8 @@ def _shelf(run: Run, prepared: Prepared) -> dict[Task, Source]:
         shelf[task] = load_source(run.shelf / task.slug)
     problems = []
     for task, source in shelf.items():
-        folder, known = run.shelf / task.slug, layers_of(source.model.widths)
+        folder, model = run.shelf / task.slug, source.model
+        known = layers_of(model.widths, len(source.card["patch"]), model.strides)
         problems += [
             Problem("error", f"{folder}", "has no such layer", layer, ", ".join(known))
             for layer in run.config.select.layers
@@ -116,7 +118,7 @@ def _score(run: Run, target_cases: list[TaskCase], prepared: Prepared) -> dict[T
     }
 
 
-def _flags(scored: Scored, spacing: tuple[float, ...], plane: str) -> list[str]:
+def _flags(scored: Scored, spacing: tuple[float, ...], plane: str, strides: Levels) -> list[str]:
     """What a reader should know of a source, beside its scores."""
     card = scored.source.card
     flags = []
@@ -129,6 +131,14 @@ def _flags(scored: Scored, spacing: tuple[float, ...], plane: str) -> list[str]:
         flags.append(f"trained at {card['spacing']} mm, the target's grid is {list(spacing)} mm")
     if (trained := scored.source.card.get("plane", "axial")) != plane:
         flags.append(f"trained on {trained} slices, the run's are {plane}")
+    if scored.source.model.strides != strides:
+        theirs, ours = (
+            ", ".join("x".join(map(str, s)) for s in step)
+            for step in (scored.source.model.strides, strides)
+        )
+        flags.append(
+            f"trained with strides {theirs}, the run's are {ours}: other cells in coarser layers"
+        )
     if scored.similarity.empty:
         flags.append(f"{scored.similarity.empty} pair(s) of label maps with an empty mask left out")
     return flags
@@ -141,13 +151,14 @@ def _candidates(
     names = chosen_scores(run.config.select)
     reasons = {task: reasons_of(own.found.scores) for task, own in scored.items()}
     common = common_reasons(list(reasons.values()))
-    spacing = tuple(run.config.data.spacing)
+    model, spacing = run.config.model, tuple(run.config.data.spacing)
+    strides = network_strides(model.strides, len(model.patch), len(model.widths), spacing)
     candidates = []
     for task in map(Task.parse, run.config.sources):
         if task in scored:
             own = scored[task]
             scores = {name: float(own.found.scores[name]) for name in names}
-            known = _flags(own, spacing, run.config.data.plane)
+            known = _flags(own, spacing, run.config.data.plane, strides)
             flags = (*known, *told(reasons[task] - common, names))
             candidates.append(Candidate(task, scores, own.similarity.mean, flags=flags))
         else:

@@ -2,6 +2,8 @@
 
 Dividing on each device and averaging afterwards would weight images by how they happened to be
 spread over the devices; ``psum(sum) / psum(normaliser)`` does not.
+
+An image is a patch with two or three spatial axes; its voxels are called pixels in both.
 """
 
 from __future__ import annotations
@@ -14,8 +16,8 @@ SumAndNormaliser = tuple[Float[Array, " b"], Float[Array, " b"]]
 
 
 def pixel_cross_entropy(
-    logits: Float[Array, "b h w c"], labels: Int[Array, "b h w"], valid: Bool[Array, "b h w"]
-) -> Float[Array, "b h w"]:
+    logits: Float[Array, "b *s c"], labels: Int[Array, " b *s"], valid: Bool[Array, " b *s"]
+) -> Float[Array, " b *s"]:
     """−log softmax of the true class in nats; 0 where not valid, whatever stands there."""
     safe = jnp.where(valid[..., None], logits, 0.0)
     index = jnp.where(valid, labels, 0)[..., None]
@@ -24,10 +26,10 @@ def pixel_cross_entropy(
 
 
 def map_weighted_cross_entropy(
-    logits: Float[Array, "b h w c"],
-    labels: Int[Array, "b h w"],
-    weights: Float[Array, "b h w"],
-    valid: Bool[Array, "b h w"],
+    logits: Float[Array, "b *s c"],
+    labels: Int[Array, " b *s"],
+    weights: Float[Array, " b *s"],
+    valid: Bool[Array, " b *s"],
     *,
     region: str = "all",
     denominator: str = "foreground",
@@ -55,17 +57,18 @@ def map_weighted_cross_entropy(
     Returns:
         (loss, 1) per image; (0, 0) for an image without a valid pixel.
     """
+    axes = tuple(range(1, valid.ndim))
     losses = pixel_cross_entropy(logits, labels, valid)
-    pixels = valid.sum((1, 2)).astype(jnp.float32)
+    pixels = valid.sum(axes).astype(jnp.float32)
     is_foreground = valid & (labels > 0)
     inside = is_foreground if region == "foreground" else valid
     # Masked before the product: 0 × NaN would come back through the gradient.
     factors = jax.lax.stop_gradient(jnp.where(inside, weights, 0.0))
-    total = (factors * losses).sum((1, 2))
+    total = (factors * losses).sum(axes)
     if denominator == "pixels":
-        size = inside.sum((1, 2)).astype(jnp.float32)
+        size = inside.sum(axes).astype(jnp.float32)
     elif foreground_fraction is None:
-        size = is_foreground.sum((1, 2)).astype(jnp.float32)
+        size = is_foreground.sum(axes).astype(jnp.float32)
     else:
         size = foreground_fraction * pixels
     floor = 1e-6 if foreground_fraction is not None else 1.0
@@ -74,9 +77,9 @@ def map_weighted_cross_entropy(
 
 
 def soft_dice(
-    logits: Float[Array, "b h w c"],
-    labels: Int[Array, "b h w"],
-    valid: Bool[Array, "b h w"],
+    logits: Float[Array, "b *s c"],
+    labels: Int[Array, " b *s"],
+    valid: Bool[Array, " b *s"],
     *,
     smooth: float = 1.0,
 ) -> SumAndNormaliser:
@@ -90,10 +93,11 @@ def soft_dice(
     """
     probs = jax.nn.softmax(jnp.where(valid[..., None], logits, 0.0), axis=-1)[..., 1:]
     probs = jnp.where(valid[..., None], probs, 0.0)
+    axes = tuple(range(1, valid.ndim))
     index = jnp.where(valid, labels, 0)
     truth = jax.nn.one_hot(index, logits.shape[-1], dtype=probs.dtype)[..., 1:]
-    overlap = (probs * truth).sum((1, 2))
-    total = probs.sum((1, 2)) + truth.sum((1, 2))
+    overlap = (probs * truth).sum(axes)
+    total = probs.sum(axes) + truth.sum(axes)
     dice = (2.0 * overlap + smooth) / (total + smooth)
-    used = valid.any((1, 2)).astype(jnp.float32)
+    used = valid.any(axes).astype(jnp.float32)
     return used * (1.0 - dice.mean(-1)), used

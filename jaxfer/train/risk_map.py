@@ -6,8 +6,9 @@ LEEP forms from both, EEP(p) = Σ_z P(y(p)|z) θ(p)_z the expected prediction of
 
 * ``instance``: −log EEP(p), the table over all pixels of the training cases; one map per image.
 * ``positional``: −mean_i log EEP_i(p), the table over the training cases at one place (a cell
-  of stride × stride pixels); one map for all cases, which must share a grid. Without smoothing it
-  lies in [0, log(number of classes in the cell)]: exp of it never exceeds that number.
+  of stride × stride pixels of an axial slice, whether the network sees slices or volumes); one map
+  for all cases, which must share a grid. Without smoothing it lies in [0, log(number of classes in
+  the cell)]: exp of it never exceeds that number.
 
 The maps use the target's labels: they are made of training cases only.
 """

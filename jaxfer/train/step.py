@@ -49,7 +49,7 @@ class Loss:
 
 
 def example_losses(
-    loss: Loss, logits: Float[Array, "b h w c"], batch: DeviceBatch
+    loss: Loss, logits: Float[Array, "b *s c"], batch: DeviceBatch
 ) -> dict[str, tuple[Float[Array, " b"], Float[Array, " b"]]]:
     """Each part of the loss as (sum, normaliser) per image.
 

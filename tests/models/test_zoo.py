@@ -70,6 +70,23 @@ def test_a_copied_folder_is_all_that_is_needed(folder, params):
     ]
 
 
+def test_a_network_in_3_d_comes_back_with_its_strides(tmp_path):
+    model = UNet(3, (2, 3), strides=((2, 2, 1),), kernels=((3, 3, 1), (3, 3, 3)))
+    shapes = jax.eval_shape(partial(initial_params, model, (8, 12, 3), 0))
+    params = jax.tree.map(lambda leaf: np.ones(leaf.shape, np.float32), shapes)
+    levels = {"strides": [[2, 2, 1]], "kernels": [[3, 3, 1], [3, 3, 3]]}
+    save_source(tmp_path / "3d", params, CARD | {"patch": [8, 12, 3]} | levels, MASKS)
+    source = load_source(tmp_path / "3d")
+    assert source.model == model
+    jax.tree.map(np.testing.assert_array_equal, source.params, params)
+    rewrite(tmp_path / "3d", patch=[8, 11, 3])
+    with pytest.raises(UserError, match="patch: "):
+        load_source(tmp_path / "3d")
+    rewrite(tmp_path / "3d", patch=[8, 12])
+    with pytest.raises(UserError, match="strides: "):
+        load_source(tmp_path / "3d")
+
+
 def test_saving_again_replaces_all(folder, params):
     other = jax.tree.map(lambda leaf: leaf + 1, params)
     save_source(folder, other, CARD | {"validation_dice": None}, ~MASKS[:2])
@@ -145,6 +162,10 @@ def test_a_missing_key_is_named(folder, key):
         ("masks_size", None),
         ("masks_size", -27),
         ("fingerprint", 3),
+        ("strides", [[2, 2, 1]]),
+        ("strides", [[2, 2], [2, 2]]),
+        ("kernels", [[3, 3], [3, 2]]),
+        ("kernels", [[3, 3]]),
     ],
 )
 def test_a_wrong_value_is_named(folder, key, value):

@@ -37,24 +37,26 @@ def cases_of(make_case, *shapes):
 
 
 def drawn(cases, *, samples=40, repetitions=3, seed=(7,), **how):
-    how = {"scale": 1, "patch": (8, 8)} | how
+    how = {"scale": (1, 1), "patch": (8, 8)} | how
     return draw_voxels(cases, sampling=Sampling(samples, repetitions, 0.1), seed=seed, **how)
 
 
-@pytest.mark.parametrize("scale", [1, 2, 4])
+@pytest.mark.parametrize("scale", [(1, 1), (2, 2), (4, 4), (2, 1), (1, 1, 1), (4, 2, 1), (2, 2, 2)])
 def test_every_drawn_voxel_is_one_that_counts(make_case, scale):
     cases = cases_of(make_case, (20, 13, 4), (9, 8, 6))
-    found = drawn(cases, scale=scale)
+    patch = (8, 8, 4)[: len(scale)]
+    found = drawn(cases, scale=scale, patch=patch)
+    assert found.scale == scale
     assert found.labels.shape == (3, 40)
     for k in range(3):
         pairs = zip(found.cases[k], found.voxels[k], strict=True)
         keys = [(int(number), *map(int, voxel)) for number, voxel in pairs]
         assert len(set(keys)) == len(keys)
-        for (number, x, y, z), label in zip(keys, found.labels[k], strict=True):
+        for (number, *voxel), label in zip(keys, found.labels[k], strict=True):
             classes = cases[number].classes()
-            assert classes[x, y, z] == label != IGNORE
-            assert centres(classes.shape[0], 8, scale)[x]
-            assert centres(classes.shape[1], 8, scale)[y]
+            assert classes[tuple(voxel)] == label != IGNORE
+            for n, p, s, at in zip(classes.shape, patch, scale, voxel, strict=False):
+                assert centres(n, p, s)[at]
     assert (found.voxels[0] != found.voxels[1]).any()
 
 

@@ -34,6 +34,7 @@ ALL = ("leep", "nce", "h_score", "logme")
 SAMPLING = Sampling(samples=20, repetitions=2, noise=0.1)
 ROOM = 300  # voxels of a comparison, so that one compilation serves all
 AWKWARD = [((5, 7, 3), (4, 4)), ((4, 4, 2), (4, 4)), ((3, 2, 4), (4, 4)), ((13, 9, 1), (4, 8))]
+AWKWARD += [((6, 7, 4), (4, 4, 3)), ((3, 2, 5), (4, 2, 4))]
 
 
 class EachPixel(UNet):
@@ -231,11 +232,12 @@ def test_the_draws_are_of_subjects_and_the_same_for_every_source(make_case):
     assert np.isnan(score(cases[:1]).scores["nce"].draws).all()
 
 
-def test_lda_is_that_of_all_voxels_in_two_passes(make_case):
+@pytest.mark.parametrize("patch", [(4, 4), (4, 8, 2)])
+def test_lda_is_that_of_all_voxels_in_two_passes(make_case, patch):
     told: list[int] = []
     cases = [draw(make_case, (9, 7, 2), seed) for seed in (15, 16)]
-    found = score(cases, metrics=("lda",), on_tiles=told.append)
-    assert sum(told) == passes(["lda"]) * 2 * len(tiles((9, 7, 2), (4, 4), 0.0))
+    found = score(cases, metrics=("lda",), patch=patch, on_tiles=told.append)
+    assert sum(told) == passes(["lda"]) * 2 * len(tiles((9, 7, 2), patch, 0.0))
     labels = np.concatenate([case.classes().reshape(-1) for case in cases])
     pixels = np.concatenate([np.asarray(case.image()).reshape(-1) for case in cases])
     used = labels != IGNORE

@@ -209,3 +209,61 @@ def test_soft_dice_of_a_perfect_prediction_and_of_an_empty_class_is_zero():
     logits = 40.0 * jax.nn.one_hot(jnp.array([[[0, 1, 1, 0]]]), 3)
     loss, _ = soft_dice(logits, jnp.array([[[0, 1, 1, 0]]]), jnp.full((1, 1, 4), True))
     assert loss[0] == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("axis", [1, 2, 3])
+def test_a_volume_of_one_slice_has_the_losses_of_the_slice(patch, axis):
+    volume = tuple(jnp.expand_dims(array, axis) for array in patch)
+    for found, expected in zip(
+        jax.tree.leaves(losses(*volume)), jax.tree.leaves(losses(*patch)), strict=True
+    ):
+        np.testing.assert_allclose(found, expected, rtol=1e-6)
+    for name, slope in slopes(*patch).items():
+        found = jnp.squeeze(slopes(*volume)[name], axis)
+        np.testing.assert_allclose(found, slope, rtol=1e-5, atol=1e-8)
+
+
+def by_voxels(logits, labels, weights, valid, region, denominator, fraction):
+    """The weighted cross-entropy of one image, voxel by voxel in float64."""
+    total, foreground, inside = 0.0, 0, 0
+    for place in np.argwhere(valid):
+        row, label = logits[tuple(place)], labels[tuple(place)]
+        foreground += label > 0
+        if region == "all" or label > 0:
+            inside += 1
+            total -= weights[tuple(place)] * np.log(np.exp(row[label]) / np.exp(row).sum())
+    if denominator == "pixels":
+        return total / inside
+    return total / (foreground if fraction is None else fraction * valid.sum())
+
+
+def dice_by_voxels(logits, labels, valid):
+    """The soft Dice loss of one image."""
+    probs = [np.exp(row) / np.exp(row).sum() for row in logits[valid]]
+    found = []
+    for label in range(1, logits.shape[-1]):
+        overlap = sum(p[label] for p, own in zip(probs, labels[valid], strict=True) if own == label)
+        sums = sum(p[label] for p in probs) + (labels[valid] == label).sum()
+        found.append((2 * overlap + 1) / (sums + 1))
+    return 1 - np.mean(found)
+
+
+def test_losses_of_volumes_are_those_of_a_walk_over_the_voxels():
+    rng, shape = np.random.default_rng(1), (2, 3, 4, 5)
+    labels, valid = rng.integers(0, 3, shape), rng.random(shape) < 0.8
+    logits, weights = rng.standard_normal((*shape, 3)), rng.uniform(0.5, 3.0, shape)
+    volumes = (
+        jnp.asarray(logits, jnp.float32),
+        jnp.asarray(np.where(valid, labels, IGNORE), jnp.int32),
+        jnp.asarray(weights, jnp.float32),
+        jnp.asarray(valid),
+    )
+    found = losses(*volumes)
+    for image in range(2):
+        own = [array[image] for array in (logits, labels, weights, valid)]
+        for way in WAYS:
+            loss, used = found[" ".join(map(str, way))]
+            assert float(loss[image]) == pytest.approx(by_voxels(*own, *way), rel=1e-5), way
+            assert used[image] == 1
+        expected = dice_by_voxels(own[0], own[1], own[3])
+        assert float(found["dice"][0][image]) == pytest.approx(expected, rel=1e-5)

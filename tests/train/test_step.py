@@ -62,10 +62,10 @@ def batch():
     }
 
 
-def run(params, batch, *, devices, steps, loss=LOSS, augmentation=None, seed=3):
+def run(params, batch, *, devices, steps, loss=LOSS, augmentation=None, seed=3, model=MODEL):
     """The parameters and the metrics after each step."""
     step = pmap_step(
-        model=MODEL, schedule=SCHEDULE, loss=loss, augmentation=augmentation, devices=devices
+        model=model, schedule=SCHEDULE, loss=loss, augmentation=augmentation, devices=devices
     )
     opt_state = SCHEDULE.optimizer().init(params)
     state = TrainState(jnp.zeros((), jnp.int32), params, opt_state, jax.random.key(seed))
@@ -163,6 +163,22 @@ def test_an_image_is_augmented_by_its_index_not_by_its_place(params, batch):
     assert apart(found[0], expected[0]) > 1e-4
     (found,) = run(params, batch, devices=4, steps=1, augmentation=AUGMENTATION, seed=4)
     assert apart(found[0], expected[0]) > 1e-4
+
+
+def test_a_step_over_volumes_of_one_slice_is_that_over_the_slices(params, batch):
+    model = UNet(num_classes=CLASSES, widths=(2,), kernels=((3, 3, 1),))
+    deeper = jax.tree.map(lambda leaf: leaf[:, :, None] if leaf.ndim == 4 else leaf, params)
+    volumes = batch | {
+        "image": batch["image"][:, :, :, None],
+        "label": batch["label"][..., None],
+        "risk": batch["risk"][..., None],
+    }
+    found = run(deeper, volumes, devices=4, steps=2, model=model)
+    for (own, metrics), (plain, expected) in zip(
+        found, run(params, batch, devices=4, steps=2), strict=True
+    ):
+        flat = jax.tree.map(lambda leaf: leaf[:, :, 0] if leaf.ndim == 5 else leaf, own)
+        agree((flat, metrics), (plain, expected))
 
 
 def test_a_batch_that_does_not_divide(batch):
