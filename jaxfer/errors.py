@@ -56,14 +56,17 @@ class UserError(Exception):
         self.allowed = allowed
         self.mend = mend
         self.details = tuple(details)
-        lines = [legible(what), *(f"  {legible(line)}" for line in details)]
-        if found is not None:
-            lines.append(f"  found:   {legible(found)}")
-        if allowed is not None:
-            lines.append(f"  allowed: {legible(allowed)}")
-        if mend:
-            lines.append(f"  mend:    {legible(mend)}")
-        super().__init__("\n".join(lines))
+        super().__init__(what)
+
+    def __str__(self) -> str:
+        lines = [legible(self.what), *(f"  {legible(line)}" for line in self.details)]
+        if self.found is not None:
+            lines.append(f"  found:   {legible(self.found)}")
+        if self.allowed is not None:
+            lines.append(f"  allowed: {legible(self.allowed)}")
+        if self.mend:
+            lines.append(f"  mend:    {legible(self.mend)}")
+        return "\n".join(lines)
 
 
 class Interrupted(Exception):

@@ -38,7 +38,16 @@ MAX_BYTES = 2**29
 _HEADERS = (348, 540)
 """Bytes of an Analyze or NIfTI-1 header, and of a NIfTI-2 header."""
 
-_UNREADABLE = (ImageFileError, HeaderDataError, OSError, EOFError, ValueError, KeyError, zlib.error)
+_UNREADABLE = (
+    ImageFileError,
+    HeaderDataError,
+    OSError,
+    EOFError,
+    ValueError,
+    KeyError,
+    OverflowError,
+    zlib.error,
+)
 _MM = {1: 1000.0, 3: 0.001}
 """Millimetres in NIfTI's codes of length, metre and micron; all else is taken for millimetres."""
 
@@ -141,9 +150,10 @@ def _header_bytes(file: Path) -> bytes:
 
 def _kind(raw: bytes, single: bool) -> type[SpatialImage]:
     """Which of the formats a header is of; nibabel knows many more, and would guess them."""
-    if nib.Nifti2Header.may_contain_header(raw):
+    magic = b"n+" if single else b"ni"
+    if nib.Nifti2Header.may_contain_header(raw) and raw[4:6] == magic:
         return nib.Nifti2Image if single else nib.Nifti2Pair
-    if nib.Nifti1Header.may_contain_header(raw):
+    if nib.Nifti1Header.may_contain_header(raw) and raw[344:346] == magic:
         return nib.Nifti1Image if single else nib.Nifti1Pair
     if not single and nib.AnalyzeHeader.may_contain_header(raw):
         return _AnalyzeImage
