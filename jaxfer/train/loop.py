@@ -19,6 +19,7 @@ from jaxfer import hosts
 from jaxfer.data.augment import Augmentation
 from jaxfer.data.sampler import Batch
 from jaxfer.errors import Interrupted, UserError
+from jaxfer.files import MOST_BYTES_OF_LOG, fits, parse_json, read_text
 from jaxfer.models.unet import UNet
 from jaxfer.train.checkpoints import Checkpoints, Writer
 from jaxfer.train.schedule import Schedule

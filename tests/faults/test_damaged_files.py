@@ -26,6 +26,7 @@ from jaxfer.models.zoo import read_card
 from jaxfer.report.terminal import dice_table, ranking_table
 from jaxfer.stages.lock import locked
 from jaxfer.train.checkpoints import Checkpoints
+from jaxfer.train.loop import _begin_log
 from tests.faults.corpus import MEGABYTES, SECONDS, corpus, described, image, table, whole
 from tests.launching import ROOT, Launch
 
@@ -272,6 +273,14 @@ def test_other_names_beside_checkpoints_are_left_alone(saved: Path, tmp_path: Pa
     for name in ("٣", "00000000000007", "7", "00000009"):
         (tmp_path / name).touch()
     assert Checkpoints(tmp_path, 2, "m").steps() == [5]
+
+
+def test_lines_that_are_no_records_are_dropped(tmp_path: Path) -> None:
+    log = tmp_path / "metrics.jsonl"
+    odd = ["[]", '{"step": "2"}', "[" * 9999, '{"step": null}', "", "\x00", '{"step": 9}']
+    log.write_text("\n".join(['{"step": 1}', *odd, '{"step": 2}']) + '\n{"st')
+    _begin_log(log, 2)
+    assert log.read_text() == '{"step": 1}\n{"step": 2}\n'
 
 
 @pytest.mark.parametrize("kind", ["pipe", "folder", "loop", "elsewhere"])
