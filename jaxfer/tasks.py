@@ -14,8 +14,27 @@ from jaxfer.errors import UserError
 IGNORE = 255
 """Class index of voxels that no loss, metric or statistic may see."""
 
+NAMES = (
+    "1 to 120 bytes of printable characters, without '/' and '\\', no '.', '=', '+', '-', '@' "
+    "or space at the beginning, no space at the end"
+)
+"""What names from data must be: they become names of files, and cells of tables."""
+
+LARGEST_LABEL = 2**15 - 1
+"""Predictions are written as numbers of 8 or 16 bits."""
+
 ALL_SITES = "all"
 """In the site's place of a task name: the cases of every site."""
+
+
+def wrong_name(name: str) -> bool:
+    """Whether a name from data would not do as the name of a file, or as a cell of a table.
+
+    ``.`` begins hidden files, among them those that a build is to remove; ``=``, ``+``, ``-`` and
+    ``@`` begin what spreadsheets take for formulas.
+    """
+    fit = name.isprintable() and name == name.strip() and not {"/", "\\"} & {*name}
+    return not fit or name[:1] in ("", *".=+-@") or len(name.encode()) > 120
 
 
 @dataclass(frozen=True)
@@ -146,7 +165,7 @@ class Task:
     def parse(cls, name: str, field: str = "task") -> Task:
         """Reads ``dataset/site/modality/roi``."""
         parts = name.split("/")
-        if len(parts) != 4 or not all(parts):
+        if len(parts) != 4 or any(map(wrong_name, parts)) or len(name.encode()) > 200:
             raise UserError(
                 f"config.{field}: not a task's name",
                 found=name,

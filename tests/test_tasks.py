@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from jaxfer.errors import UserError
-from jaxfer.tasks import IGNORE, Case, Dataset, Image, RoI, Task, classes_of
+from jaxfer.tasks import IGNORE, Case, Dataset, Image, RoI, Task, classes_of, wrong_name
 
 FILE = Path("image.nii.gz")
 IMAGE = Image(FILE)
-PARTS = st.text("abcXYZ019_-. ", min_size=1)
+PARTS = st.text("abcXYZ019_-. ", min_size=1, max_size=40).filter(lambda n: not wrong_name(n))
 
 
 def case(name: str, site: str, *modalities: str, labelled: bool = True) -> Case:

@@ -13,6 +13,8 @@ from jaxtyping import Float32, Int64, UInt8
 
 from jaxfer.data.planes import NORMALS, slices_last
 from jaxfer.data.store import StoredCase
+from jaxfer.errors import UserError
+from jaxfer.files import read_array
 from jaxfer.tasks import IGNORE, RoI, classes_of
 
 Batch = dict[str, np.ndarray]
@@ -210,4 +212,14 @@ def risk_of(case: TaskCase) -> Float32[np.ndarray, "x y z"]:
     """The case's risk map, ones where it has none."""
     if case.risk is None:
         return np.ones(case.image().shape, np.float32)
-    return np.load(case.risk, mmap_mode="r")
+    try:
+        found = read_array(case.risk)
+        if found.dtype != np.float32 or found.shape != case.stored.geometry.crop_shape:
+            raise ValueError(f"it holds {found.dtype} of shape {found.shape}")
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{case.risk}: not the risk map of case {case.stored.id}",
+            found=f"{type(error).__name__}: {error}",
+            mend="delete the folder that holds it; the stage 'finetune' makes it again",
+        ) from error
+    return found

@@ -22,9 +22,10 @@ from jaxfer.data.label_index import LabelIndex, index_labels
 from jaxfer.data.nifti import read_header, read_images, read_volume
 from jaxfer.data.preprocess import Geometry, Preprocessing, to_working
 from jaxfer.errors import UserError
-from jaxfer.tasks import Case
+from jaxfer.files import opened, opened_lock, read_array, read_json
+from jaxfer.tasks import Case, wrong_name
 
-_VERSION = 3
+_VERSION = 4
 """Raised whenever the same files and settings give other arrays."""
 
 _INDEX = "label_index.npz"
@@ -47,24 +48,79 @@ class StoredCase:
 
     @classmethod
     def read(cls, case: str, subject: str, site: str, folder: Path) -> StoredCase:
-        """A case that lies in the store."""
-        return _stored(case, subject, site, folder, json.loads((folder / "case.json").read_text()))
+        """A case that lies in the store.
+
+        Raises:
+            OSError, ValueError: it does not, or not whole.
+        """
+        known = read_json(folder / "case.json", _RECORD)
+        _check(folder, known)
+        return _stored(case, subject, site, folder, known)
+
+    def _array(self, name: str, kinds: str) -> np.ndarray:
+        path = self.folder / name
+        try:
+            found = read_array(path)
+            if found.shape != self.geometry.crop_shape or found.dtype.kind not in kinds:
+                raise ValueError(f"it holds {found.dtype} of shape {found.shape}")
+        except (OSError, ValueError) as error:
+            raise damaged(path, error) from error
+        return found
 
     def image(self, modality: str) -> Float[np.ndarray, "x y z"]:
         """z-scores in the precision that the store was built with."""
-        return np.load(self.folder / f"{modality}.npy", mmap_mode="r")
+        return self._array(f"{modality}.npy", "f")
 
     def labels(self) -> Shaped[np.ndarray, "x y z"]:
         """Label values as the data set declares them."""
-        return np.load(self.folder / "label.npy", mmap_mode="r")
+        return self._array("label.npy", "iu")
 
     def index(self) -> LabelIndex:
-        """Where the labels lie; the label map is read only where nobody has indexed it."""
-        if not (self.folder / _INDEX).is_file():
+        """Where the labels lie; the label map is read only where no whole index lies beside it."""
+        path = self.folder / _INDEX
+        if not path.is_file() or _content(path) != self.content.get(_INDEX):
             return index_labels(np.asarray(self.labels()))
-        with np.load(self.folder / _INDEX) as found:
+        with np.load(path, allow_pickle=False) as found:
             counts = (found["x"], found["y"], found["z"])
             return LabelIndex(tuple(found["values"].tolist()), counts, found["places"])
+
+
+_TRIPLE = [(int, float)]
+_RECORD = {
+    "version": int,
+    "made_of": dict,
+    "arrays": {str: str},
+    "sizes": {str: int},
+    "geometry": {
+        field.name: [[int]] if field.name == "orientation" else _TRIPLE
+        for field in dataclasses.fields(Geometry)
+    },
+}
+"""What a case's record must hold."""
+
+
+def damaged(path: Path, error: Exception) -> UserError:
+    """The message for a part of the store that cannot be read."""
+    return UserError(
+        f"{path}: the stored case is gone or damaged",
+        found=f"{type(error).__name__}: {error}",
+        mend="delete its folder, and prepare/done.json in the workdir: the stage 'prepare' makes "
+        "the case again",
+    )
+
+
+def _check(folder: Path, known: Mapping[str, Any]) -> None:
+    """Raises unless a case lies there as its record says."""
+    geometry, sizes = known["geometry"], known["sizes"]
+    if any(len(values) != 3 for values in geometry.values()):
+        raise ValueError("a geometry without three axes")
+    if any(len(axis) != 2 for axis in geometry["orientation"]):
+        raise ValueError("an orientation that is none")
+    for name, size in sizes.items():
+        if wrong_name(name) or (folder / name).stat().st_size != size:
+            raise ValueError(f"{name} is not as long as it was written")
+    if not {n for n in sizes if n.endswith(".npy")} <= known["arrays"].keys():
+        raise ValueError("arrays without a hash")
 
 
 def _present(case: Case, modalities: tuple[str, ...]) -> tuple[str, ...]:
@@ -75,7 +131,7 @@ def case_fingerprint(case: Case, modalities: tuple[str, ...], how: Preprocessing
     """What decides a stored case: its files as they are on disk, and the preprocessing."""
     present = _present(case, modalities)
     files = [case.images[m].path for m in present] + ([case.label] if case.label else [])
-    stats = [(str(f.resolve()), f.stat().st_size, f.stat().st_mtime_ns) for f in files]
+    stats = [(os.path.realpath(f), f.stat().st_size, f.stat().st_mtime_ns) for f in files]
     return {
         "files": [list(s) for s in stats],
         "modalities": list(present),
@@ -85,7 +141,7 @@ def case_fingerprint(case: Case, modalities: tuple[str, ...], how: Preprocessing
 
 
 def _content(path: Path) -> str:
-    with path.open("rb") as file:
+    with opened(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:32]
 
 
@@ -153,7 +209,7 @@ def store_case(
         known = {
             "version": _VERSION,
             "made_of": made_of,
-            "arrays": {f.name: _content(f) for f in files if f.suffix == ".npy"},
+            "arrays": {f.name: _content(f) for f in files},
             "sizes": {f.name: f.stat().st_size for f in files},
             "geometry": dataclasses.asdict(geometry),
         }
@@ -189,12 +245,11 @@ def _put(new: Path, folder: Path) -> None:
 def _known(folder: Path) -> dict:
     """The record of a case that lies whole in the store; nothing of another."""
     try:
-        known = json.loads((folder / "case.json").read_text())
-        sizes = known["sizes"].items()
-        whole = all((folder / name).stat().st_size == size for name, size in sizes)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        known = read_json(folder / "case.json", _RECORD)
+        _check(folder, known)
+    except (OSError, ValueError):
         return {}
-    return known if whole else {}
+    return known
 
 
 def _stored(case: str, subject: str, site: str, folder: Path, known: dict) -> StoredCase:
@@ -209,7 +264,7 @@ def _stored(case: str, subject: str, site: str, folder: Path, known: dict) -> St
 def _alone(folder: Path, on_wait: Callable[[], None]) -> Iterator[None]:
     """Keeps other runs from building in the folder; a killed one holds it no longer."""
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as file:
+    with opened_lock(folder / ".lock") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 
 from jaxfer.data.content import image_problems, label_problems
 from jaxfer.data.nifti import Header, read_header, read_images
 from jaxfer.errors import Problem, UserError
-from jaxfer.tasks import Case, Dataset, Image
+from jaxfer.tasks import NAMES, Case, Dataset, Image, wrong_name
 
 AFFINE_TOLERANCE = 0.05
 """Largest distance, in voxels, between the same corner of two grids that count as one grid."""
@@ -109,7 +110,6 @@ def _names(dataset: Dataset, cases: Sequence[Case]) -> list[Problem]:
     """Ids that are there twice, or that would not do as names of files."""
     problems = []
     for case, count in Counter(case.id for case in cases).items():
-        pure = PurePosixPath(case)
         if count > 1:
             problems.append(
                 Problem(
@@ -121,17 +121,23 @@ def _names(dataset: Dataset, cases: Sequence[Case]) -> list[Problem]:
                     "move all but one elsewhere",
                 )
             )
-        if not case.isprintable() or pure.is_absolute() or {"..", ""} & {*pure.parts, case}:
+        if wrong_name(case):
             problems.append(
                 Problem(
                     "error",
                     f"dataset '{dataset.name}'",
                     "a case's name cannot be that of a file",
                     repr(case),
-                    "printable characters, no '..'",
+                    NAMES,
                     "give its files another name",
                 )
             )
+    tables = {n for case in cases for n in (case.subject, case.site) if wrong_name(n)}
+    for name in sorted(tables):
+        where, what = f"dataset '{dataset.name}'", "the name of a subject or a site"
+        problems.append(
+            Problem("error", where, what, repr(name), NAMES, "give its files another name")
+        )
     return problems
 
 
@@ -141,13 +147,13 @@ def _place(file: Path, folder: Path | None) -> list[Problem]:
         return []
     if ".." in file.relative_to(folder).parts:
         what, mend = "its name leads out of the data set's folder", "name a file inside of it"
-    elif not file.resolve().is_relative_to(folder.resolve()):
+    elif not Path(os.path.realpath(file)).is_relative_to(os.path.realpath(folder)):
         what = "a symbolic link that leaves the data set's folder"
         mend = "put the file itself there, or name the folder that the link leads into"
     else:
         return []
-    found = str(file.resolve())
-    return [Problem("error", str(file), what, found, f"a file inside {folder.resolve()}", mend)]
+    found, allowed = os.path.realpath(file), f"a file inside {os.path.realpath(folder)}"
+    return [Problem("error", str(file), what, found, allowed, mend)]
 
 
 def _files(case: Case, modalities: Sequence[str]) -> list[Image]:

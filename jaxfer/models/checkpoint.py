@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
 from jaxfer.errors import UserError
+from jaxfer.files import opened, read_text
 from jaxfer.models.unet import UNet
 
 _DIGEST = "sha256"
@@ -25,7 +26,8 @@ def _digest(folder: Path) -> str:
     files = [f for f in folder.rglob("*") if f.is_file() and f != folder / _DIGEST]
     for file in sorted(files):
         total.update(str(file.relative_to(folder)).encode() + b"\0")
-        total.update(hashlib.sha256(file.read_bytes()).digest())
+        with opened(file) as content:
+            total.update(hashlib.file_digest(content, _DIGEST).digest())
     return total.hexdigest()
 
 
@@ -73,7 +75,10 @@ def _shapes(params: Any) -> dict[str, tuple[int, ...]]:
 def _check(folder: Path, checkpointer: ocp.StandardCheckpointer, wanted: Any) -> None:
     """Raises before orbax reads: its readers fail with pages of messages from their threads."""
     record = folder / _DIGEST
-    if record.is_file() and record.read_text() != _digest(folder):
+    if not folder.is_dir():
+        raise FileNotFoundError("no checkpoint lies here")
+    # Without the digest a flipped bit would be read as another number.
+    if read_text(record) != _digest(folder):
         raise ValueError("its files are not those that were written: damaged, or not copied whole")
     metadata = checkpointer.metadata(folder).item_metadata
     if metadata is None:

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from jaxfer.errors import UserError
+from jaxfer.files import read_array, read_json
 from jaxfer.models.checkpoint import load_params, save_params
 from jaxfer.models.levels import Levels, patch_multiples
 from jaxfer.models.unet import UNet
@@ -21,6 +22,9 @@ from jaxfer.models.unet import UNet
 _MEND = "delete the folder; the stage 'pretrain' makes it again"
 
 _Card = dict[str, Any]
+
+_MOST_MASKS = 2**26
+"""Bytes of the masks of a source: of two thousand subjects."""
 
 
 def _all(values: Any, kind: type | tuple[type, ...]) -> bool:
@@ -34,7 +38,7 @@ def _levels(card: _Card, key: str, number: int, otherwise: int) -> Levels:
     axes = len(card["patch"])
     found = card.get(key, [[otherwise] * axes] * number)
     fit = isinstance(found, list) and all(_all(f, int) and len(f) == axes for f in found)
-    if not fit or len(found) != number or any(n < 1 for f in found for n in f):
+    if not fit or len(found) != number or any(not 1 <= n <= 64 for f in found for n in f):
         raise TypeError(f"{key}: not {axes} whole numbers for each of {number} levels")
     return tuple(map(tuple, found))
 
@@ -52,18 +56,33 @@ def _is_patch(card: _Card) -> bool:
     if not _all(patch, int) or len(patch) not in (2, 3):
         return False
     multiples = patch_multiples(_strides(card) or ((1,) * len(patch),))
-    return all(p > 0 and p % m == 0 for p, m in zip(patch, multiples, strict=True))
+    return all(0 < p <= 4096 and p % m == 0 for p, m in zip(patch, multiples, strict=True))
 
 
 _RULES: dict[str, tuple[Callable[[_Card], bool], str]] = {
     "task": (lambda c: isinstance(c["task"], dict), "the task's parts and its name"),
-    "class_names": (lambda c: _all(c["class_names"], str), "names of the foreground classes"),
+    "class_names": (
+        lambda c: _all(c["class_names"], str) and len(c["class_names"]) < 255,
+        "names of the foreground classes, fewer than 255",
+    ),
     "modality": (lambda c: isinstance(c["modality"], str), "a name"),
     "spacing": (
-        lambda c: _all(c["spacing"], (int, float)) and len(c["spacing"]) == 3,
+        lambda c: (
+            _all(c["spacing"], (int, float))
+            and len(c["spacing"]) == 3
+            # 0 keeps the files' own
+            and all(0 <= s <= 1000 for s in c["spacing"])
+        ),
         "three lengths in mm",
     ),
-    "widths": (lambda c: _all(c["widths"], int) and min(c["widths"]) > 0, "channels per level"),
+    "widths": (
+        lambda c: (
+            _all(c["widths"], int)
+            and 0 < min(c["widths"]) <= max(c["widths"]) <= 2**14
+            and len(c["widths"]) <= 12
+        ),
+        "channels per level",
+    ),
     "patch": (_is_patch, "two or three multiples of the product of the strides"),
     "strides": (lambda c: bool(_strides(c)), "whole numbers for each level but the last"),
     "kernels": (
@@ -71,11 +90,17 @@ _RULES: dict[str, tuple[Callable[[_Card], bool], str]] = {
         "odd whole numbers for each level",
     ),
     "validation_dice": (
-        lambda c: c["validation_dice"] is None or 0 <= c["validation_dice"] <= 1,
+        lambda c: (
+            c["validation_dice"] is None
+            or (type(c["validation_dice"]) in (int, float) and 0 <= c["validation_dice"] <= 1)
+        ),
         "0 … 1, or null",
     ),
     "synthetic": (lambda c: isinstance(c["synthetic"], bool), "true, false"),
-    "masks_size": (lambda c: c["masks_size"] > 0, "voxels of a mask"),
+    "masks_size": (
+        lambda c: type(c["masks_size"]) is int and 0 < c["masks_size"] <= 2**27,
+        "voxels of a mask",
+    ),
     "fingerprint": (lambda c: isinstance(c["fingerprint"], str), "a text"),
 }
 """What a card must hold."""
@@ -134,7 +159,7 @@ def read_card(folder: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        card = json.loads(path.read_text())
+        card = read_json(path)
     except (OSError, ValueError) as error:
         raise UserError(
             f"{path}: not a readable card", found=str(error)[:200], mend=_MEND
@@ -169,13 +194,16 @@ def load_source(folder: Path) -> Source:
     )
     params = load_params(folder / "checkpoint", model, tuple(card["patch"]))
     try:
-        packed = np.load(folder / "masks.npy", allow_pickle=False)
+        packed = read_array(folder / "masks.npy")
         size = card["masks_size"]
         # Asked for more bits than there are, unpackbits makes up zeros.
-        if packed.shape[1:] != (-(-size // 8),):
-            raise ValueError(f"shape {packed.shape} does not hold masks of {size} voxels")
+        if packed.dtype != np.uint8 or packed.shape[1:] != (-(-size // 8),):
+            told = f"{packed.dtype} of shape {packed.shape}"
+            raise ValueError(f"{told} does not hold masks of {size} voxels")
+        if packed.nbytes > _MOST_MASKS:
+            raise ValueError(f"{packed.nbytes} bytes of masks")
         masks = np.unpackbits(packed, axis=1, count=size).astype(bool)
-    except (OSError, EOFError, ValueError, TypeError) as error:
+    except (OSError, ValueError) as error:
         raise UserError(
             f"{folder / 'masks.npy'}: not readable",
             found=f"{type(error).__name__}: {str(error)[:300]}",

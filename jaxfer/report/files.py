@@ -7,7 +7,7 @@ error that names it.
 from __future__ import annotations
 
 import csv
-import json
+import io
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxfer.errors import UserError
+from jaxfer.files import MOST_BYTES_OF_LOG, parse_json, read_json, read_text
 from jaxfer.report.numbers import number
 from jaxfer.report.records import (
     CaseScore,
@@ -89,7 +90,7 @@ def reading(path: Path) -> Iterator[None]:
 
 def _json(path: Path) -> Any:
     with reading(path):
-        return json.loads(path.read_text(encoding="utf-8"))
+        return read_json(path)
 
 
 def _record(path: Path) -> dict[str, Any] | None:
@@ -199,8 +200,8 @@ def _source(entry: Mapping[str, Any]) -> Source:
 def _curve(path: Path, name: str) -> Curve:
     """The lines of a metrics.jsonl that hold a loss."""
     with reading(path):
-        text = path.read_text(encoding="utf-8")
-        lines = [dict(json.loads(line)) for line in text.splitlines() if line.strip()]
+        text = read_text(path, MOST_BYTES_OF_LOG)
+        lines = [dict(parse_json(line)) for line in text.split("\n") if line.strip()]
         points = [(float(line["step"]), number(line["loss"])) for line in lines if "loss" in line]
     return Curve(name, tuple(step for step, _ in points), tuple(loss for _, loss in points))
 
@@ -315,7 +316,8 @@ def _interval(ends: Sequence[float | None] | None) -> tuple[float, float]:
 
 
 def _case_scores(path: Path) -> tuple[CaseScore, ...]:
-    with reading(path), path.open(newline="", encoding="utf-8") as table:
+    with reading(path):
+        table = io.StringIO(read_text(path, MOST_BYTES_OF_LOG), newline="")
         scores = tuple(
             CaseScore(
                 method=row["method"],

@@ -42,7 +42,9 @@ def write_report(workdir: Path) -> Path:
     """
     page = workdir / "report.html"
     unfinished = workdir / ".report.html.partial"
-    unfinished.write_text(_html(read_run(workdir)), encoding="utf-8")
+    unfinished.unlink(missing_ok=True)
+    # Paths that are no UTF-8 hold halves of characters, which a page cannot.
+    unfinished.write_text(_html(read_run(workdir)), "utf-8", errors="backslashreplace")
     os.replace(unfinished, page)
     return page
 

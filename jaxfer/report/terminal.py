@@ -9,7 +9,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from jaxfer.errors import UserError
+from jaxfer.errors import UserError, legible
 from jaxfer.report.files import read_problems, read_run
 from jaxfer.report.numbers import ABSENT, count_text, dice_text, points_text, score_text
 from jaxfer.report.records import Evaluation
@@ -27,6 +27,11 @@ MOST_PATIENTS = 12
 # More problems than this are read in the file.
 MOST_PROBLEMS = 100
 _ABOVE = {"higher": "yes", "lower": "below", "cannot be told": "cannot tell"}
+
+
+def _text(words: str, style: str = "") -> Text:
+    """Words for a cell: rich takes out neither escape sequences nor what turns the writing."""
+    return Text(legible(words, keep="\n"), style)
 
 
 def problems_table(workdir: Path) -> Table:
@@ -47,12 +52,12 @@ def problems_table(workdir: Path) -> Table:
     absolute = [p.file for p in problems if os.path.isabs(p.file)]
     common = os.path.commonpath([os.path.dirname(file) for file in absolute]) if absolute else ""
     title = f"Problems of the files in {common}" if common else "Problems of the data"
-    table = Table(title=Text(title), title_justify="left", box=SIMPLE_HEAD)
+    table = Table(title=_text(title), title_justify="left", box=SIMPLE_HEAD)
     table.add_column("file", overflow="fold", ratio=2)
     table.add_column("problem", overflow="fold", ratio=3)
     for problem in problems[:MOST_PROBLEMS]:
         file = os.path.relpath(problem.file, common) if problem.file in absolute else problem.file
-        severity = Text(problem.severity, style="red" if problem.severity == "error" else "yellow")
+        severity = _text(problem.severity, style="red" if problem.severity == "error" else "yellow")
         words = [f": {problem.problem.replace(f'{common}/', '') if common else problem.problem}"]
         words += [
             f"\n{label}: {value}"
@@ -63,10 +68,10 @@ def problems_table(workdir: Path) -> Table:
             )
             if value
         ]
-        table.add_row(Text(file), severity.append("".join(words), style="default"))
+        table.add_row(_text(file), severity.append(_text("".join(words))))
     if len(problems) > MOST_PROBLEMS:
         more = f"… and {len(problems) - MOST_PROBLEMS} more in {workdir / 'verify/verify.json'}"
-        table.add_row("", Text(more))
+        table.add_row("", _text(more))
     return table
 
 
@@ -89,7 +94,7 @@ def ranking_table(workdir: Path) -> Table:
     metrics = scored_metrics(ranking)[0]
     shown, more = metrics[:MOST_SCORES], len(metrics) - MOST_SCORES
     table = Table(
-        title=Text(f"Sources for {ranking.target}"),
+        title=_text(f"Sources for {ranking.target}"),
         title_justify="left",
         box=SIMPLE_HEAD,
         caption=f"{count_text(more, 'more score')} in select/selection.csv" if more > 0 else None,
@@ -101,7 +106,7 @@ def ranking_table(workdir: Path) -> Table:
         arrow = "↓" if metric.direction.startswith("low") else "↑"
         name, layer = head_of(metric.name, ranking.layers)
         head = "\n".join([f"{name} {arrow}", *([layer] if layer else [])])
-        table.add_column(Text(head), justify="right", no_wrap=True)
+        table.add_column(_text(head), justify="right", no_wrap=True)
     table.add_column("RoI ↑", justify="right", no_wrap=True)
     for row in ranking_rows(ranking):
         source = row.source
@@ -109,17 +114,17 @@ def ranking_table(workdir: Path) -> Table:
         if removed and table.rows and not table.rows[-1].style:
             table.add_section()
         scores = [
-            Text(
+            _text(
                 score_text(source.scores.get(metric.name)),
                 style="bold" if metric.name in row.leads_in else "",
             )
             for metric in shown
         ]
         table.add_row(
-            Text("–" if removed else str(source.rank)),
-            Text("\n".join([source.name, *(f"left out: {reason}" for reason in row.reasons)])),
+            _text("–" if removed else str(source.rank)),
+            _text("\n".join([source.name, *(f"left out: {reason}" for reason in row.reasons)])),
             *scores,
-            Text(dice_text(source.roi_similarity)),
+            _text(dice_text(source.roi_similarity)),
             style="dim" if removed else None,
         )
     return table
@@ -146,13 +151,13 @@ def dice_table(workdir: Path) -> Table:
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
     table.add_column("patient", overflow="fold")
     for name in (*methods, *gains):
-        table.add_column(Text(name), justify="right")
+        table.add_column(_text(name), justify="right")
     patients = subject_dice(evaluation)
     if len(patients) <= MOST_PATIENTS:
         for patient, dice in patients.items():
             changes = [gain.per_subject.get(patient) for gain in gains.values()]
             table.add_row(
-                Text(patient),
+                _text(patient),
                 *(dice_text(dice[method]) for method in methods),
                 *(points_text(change) for change in changes),
             )

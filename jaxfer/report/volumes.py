@@ -6,6 +6,7 @@ radiologists look at it: anterior up, the patient's right on the left of the pic
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +16,11 @@ import numpy as np
 from jaxtyping import Bool, Float, Shaped
 
 from jaxfer.errors import UserError
+from jaxfer.files import check_regular
 from jaxfer.report.files import reading
 from jaxfer.report.records import LabelValues, TestCase
+
+_MOST_VOXELS = 2**30
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,13 @@ def read_volume(path: Path, channel: int = 0) -> Volume:
         UserError: the file cannot be read, or does not hold a volume.
     """
     with reading(path):
-        image = nibabel.as_closest_canonical(nibabel.load(path))
+        check_regular(path)
+        stored = nibabel.load(path)
+        if not isinstance(stored, nibabel.spatialimages.SpatialImage) or not (
+            0 < math.prod(stored.shape) <= _MOST_VOXELS
+        ):
+            raise ValueError("its header announces an absurd grid, or none")
+        image = nibabel.as_closest_canonical(stored)
         values = np.asanyarray(image.dataobj)
         values = values.reshape(*values.shape[:3], -1)[..., channel] if values.ndim > 3 else values
         if values.ndim != 3 or not values.size:

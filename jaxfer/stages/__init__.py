@@ -53,13 +53,16 @@ STAGES = (
 )
 
 
+_DONE = {"fingerprint": str, "settings": dict, "outcome": str}
+
+
 def _settings(run: Run, stage: Stage) -> dict[str, Any]:
     return {key: plain(run.config[key]) for key in stage.settings}
 
 
 def _record(run: Run, stage: Stage) -> dict[str, Any] | None:
     path = run.workdir / stage.name / "done.json"
-    return read_json(path) if path.is_file() else None
+    return read_json(path, _DONE) if path.is_file() else None
 
 
 def _upstream(run: Run, stage: Stage) -> dict[str, str]:

@@ -13,10 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import UInt8
 
+from jaxfer.config import METHODS
 from jaxfer.data.nifti import read_header, read_volume, write_like
 from jaxfer.data.preprocess import restore
 from jaxfer.data.sampler import TaskCase
+from jaxfer.errors import UserError
 from jaxfer.evaluation import EMPTY_MASK_POLICY, CaseResult, compare, summarise
+from jaxfer.files import read_array
 from jaxfer.models.checkpoint import load_params
 from jaxfer.models.zoo import load_source
 from jaxfer.stages.finetune import chosen_source
@@ -61,13 +64,27 @@ def _predict(
     return classes
 
 
+def _log_conditional(run: Run) -> np.ndarray:
+    """log P(y|z) of the risk maps, as stored."""
+    path = run.workdir / "risk" / "log_conditional.npy"
+    try:
+        found = read_array(path)
+        if found.ndim != 2:
+            raise ValueError(f"its shape is {found.shape}")
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{path}: not the table of the risk maps",
+            found=f"{type(error).__name__}: {error}",
+            mend="delete finetune/done.json in the workdir; the stage makes it again",
+        ) from error
+    return found
+
+
 def _display_risk(run: Run, cases: Sequence[TaskCase], prepared: Prepared) -> dict[str, Path]:
     """Instance maps of the test cases, from their own labels: to look at, never to train with."""
     target = Task.parse(run.config.target)
     source = load_source(run.shelf / chosen_source(run).slug)
-    log_conditional = jnp.asarray(
-        np.load(run.workdir / "risk" / "log_conditional.npy").astype(np.float32)
-    )
+    log_conditional = jnp.asarray(_log_conditional(run), jnp.float32)
     files = {}
     for case in cases:
         log_probs = source_log_probs(run, source, case.image())
@@ -96,7 +113,15 @@ def run(run: Run) -> str:
     target = Task.parse(config.target)
     roi, ignore = prepared.roi(target), prepared.ignore(target)
     cases = prepared.cases(target, "test")
-    summary = read_json(run.workdir / "finetune" / "summary.json")
+    file = run.workdir / "finetune" / "summary.json"
+    summary = read_json(file, {"methods": {str: dict}, "seeds": [int]})
+    if not {*summary["methods"]} <= {*METHODS}:
+        raise UserError(
+            f"{file}: methods that there are not",
+            found=", ".join(summary["methods"]),
+            allowed=", ".join(METHODS),
+            mend="delete finetune/done.json in the workdir; the stage is then done again",
+        )
     folder = run.workdir / "evaluate"
     jobs = [(m, s) for m in summary["methods"] for s in summary["seeds"]]
     results: list[CaseResult] = []

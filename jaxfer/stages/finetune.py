@@ -6,12 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 from jaxfer import hosts
 from jaxfer.config import fingerprint, plain
 from jaxfer.data.sampler import TaskCase
 from jaxfer.errors import UserError
+from jaxfer.files import NUMBER_OR_NULL
 from jaxfer.models.checkpoint import save_params
 from jaxfer.models.zoo import Source, load_source
 from jaxfer.stages.prepare import Prepared
@@ -37,14 +39,23 @@ def chosen_source(run: Run) -> Task:
     """The source to start from: the configured one, or the first of the ranking."""
     if run.config.finetune.source != "best":
         return Task.parse(run.config.finetune.source)
-    selection = read_json(run.workdir / "select" / "selection.json")
+    row = {"source": str, "rank": (int, NoneType), "scores": {str: NUMBER_OR_NULL}}
+    file = run.workdir / "select" / "selection.json"
+    selection = read_json(file, {"rank_by": str, "sources": [row]})
     rows, by = selection["sources"], selection["rank_by"]
-    best = [r["source"] for r in rows if r["rank"] == 1 and r["scores"][by] is not None]
+    best = [r["source"] for r in rows if r["rank"] == 1 and r["scores"].get(by) is not None]
     if not best:
         raise UserError(
             f"no source has both survived the filters and a {by} score: there is none to fine-tune",
             mend="see select/selection.csv for the reasons, or name one: "
             "--config.finetune.source=TASK",
+        )
+    if best[0] not in run.config.sources:
+        raise UserError(
+            f"{file}: its best source is none of this run's",
+            found=best[0],
+            allowed=", ".join(run.config.sources),
+            mend="delete select/done.json in the workdir; the stage is then done again",
         )
     return Task.parse(best[0])
 
@@ -154,7 +165,7 @@ def _folder(run: Run, name: str, seed: int) -> Path:
 
 def _is_done(run: Run, name: str, seed: int, mark: str) -> bool:
     done = _folder(run, name, seed) / "done.json"
-    return done.is_file() and read_json(done)["fingerprint"] == mark
+    return done.is_file() and read_json(done, {"fingerprint": str})["fingerprint"] == mark
 
 
 def run(run: Run) -> str:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from jaxfer.errors import UserError
+from jaxfer.files import opened_lock, read_json
 
 _FILE = ".lock"
 _BEAT = 5.0
@@ -25,10 +26,9 @@ _PATIENCE = 4 * _BEAT
 def _read(path: Path) -> dict[str, Any]:
     """Who holds the lock; empty if nobody does or the record is cut."""
     try:
-        held = json.loads(path.read_text())
+        return read_json(path, dict)
     except (OSError, ValueError):
         return {}
-    return held if isinstance(held, dict) else {}
 
 
 def _words(held: dict[str, Any]) -> str:
@@ -89,7 +89,7 @@ def locked(
         UserError: another process works there; names it and its host.
     """
     path, here = folder / _FILE, socket.gethostname()
-    with path.open("a+") as file:
+    with _opened(path) as file:
         told = False
         while (ours := _try(file)) is False:
             held = _read(path)
@@ -116,6 +116,18 @@ def locked(
         finally:
             stop.set()
             _write(file, None)
+
+
+def _opened(path: Path) -> TextIO:
+    try:
+        return opened_lock(path)
+    except OSError as error:
+        raise UserError(
+            f"{path}: the folder's lock cannot be held",
+            found=str(error),
+            allowed="a file of this name, or none",
+            mend="delete it, mend the folder's permissions, or choose another folder (--workdir=…)",
+        ) from error
 
 
 def _write(file: TextIO, record: dict[str, Any] | None) -> None:

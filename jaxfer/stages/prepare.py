@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
-import json
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 from jaxfer.config import fingerprint
 from jaxfer.data.layouts import check_entries, folder_of, read_dataset
 from jaxfer.data.phantom.generate import write_collection
+from jaxfer.data.planes import NORMALS
 from jaxfer.data.preprocess import Preprocessing
 from jaxfer.data.sampler import TaskCase, task_case
-from jaxfer.data.splits import Split, kept_split, source_split, target_split, written_split
-from jaxfer.data.store import StoredCase, case_fingerprint, store_cases
+from jaxfer.data.splits import PARTS, Split, kept_split, source_split, target_split, written_split
+from jaxfer.data.store import StoredCase, case_fingerprint, damaged, store_cases
 from jaxfer.errors import Problem, UserError, raise_problems
+from jaxfer.files import fits
 from jaxfer.stages.run import Run, read_json, write_json
 from jaxfer.stages.verify import Wanted, find_problems, tell, workers
-from jaxfer.tasks import Case, Dataset, Image, RoI, Task
+from jaxfer.tasks import LARGEST_LABEL, Case, Dataset, Image, RoI, Task, wrong_name
 
 Splits = dict[str, Split]
 
@@ -125,8 +128,6 @@ def _plan(run: Run) -> _Plan:
     config = run.config
     file = run.workdir / "prepare" / "splits.json"
     before = read_json(file) if file.is_file() else {}
-    if not isinstance(before, dict):
-        raise UserError(f"{file}: not the splits of a run", mend=f"delete {file}")
     check_entries(config.datasets)
     target, *sources = _tasks(run)
     datasets: dict[str, Dataset] = {}
@@ -144,8 +145,9 @@ def _plan(run: Run) -> _Plan:
             continue
         problems += found
     for absent in missing.values():
+        why = absent.found or "; ".join(absent.details) or None
         problems.append(
-            Problem("warning", absent.what, "left out", absent.found, absent.allowed, absent.mend)
+            Problem("warning", absent.what, "left out", why, absent.allowed, absent.mend)
         )
     problems += _relatives(datasets[target.dataset], datasets.values())
     splits: Splits = {}
@@ -274,13 +276,13 @@ def _build(run: Run, plan: _Plan) -> dict[str, dict[str, Any]]:
                     case.id: {
                         "subject": case.subject,
                         "site": case.site,
-                        "folder": str(one.folder.resolve()),
+                        "folder": os.path.realpath(one.folder),
                         "images": {
-                            m: {"path": str(image.path.resolve()), "channel": image.channel}
+                            m: {"path": os.path.realpath(image.path), "channel": image.channel}
                             for m, image in case.images.items()
                             if m in modalities
                         },
-                        "label": str(case.label.resolve()) if case.label else None,
+                        "label": os.path.realpath(case.label) if case.label else None,
                     }
                     for case, one in zip(cases, stored, strict=True)
                 },
@@ -333,6 +335,48 @@ def run(run: Run) -> str:
     )
 
 
+_PREPARED = {
+    "datasets": {
+        str: {
+            "cases": {
+                str: {
+                    "subject": str,
+                    "site": str,
+                    "folder": str,
+                    "images": {str: {"path": str, "channel": (int, NoneType)}},
+                    "label": str,
+                }
+            },
+            "preprocessing": dict,
+            "rois": {str: [list]},
+            "ignore": [int],
+            "synthetic": bool,
+        }
+    },
+    "splits": {str: {part: [str] for part in PARTS}},
+    "plane": str,
+    "unavailable": {str: str},
+}
+
+
+def _check(record: Mapping[str, Any], task: Task) -> None:
+    """Raises ``KeyError`` or ``ValueError`` unless a task's split, cases and RoI are there."""
+    if task.name in record["unavailable"]:
+        return
+    dataset = record["datasets"][task.dataset]
+    for group in dataset["rois"][task.roi]:
+        if len(group) != 2 or not fits(group[0], str) or not fits(group[1], [int]):
+            raise ValueError(f"RoI {task.roi}: {group} is no class")
+        if wrong_name(group[0]) or not all(0 < v <= LARGEST_LABEL for v in group[1]):
+            raise ValueError(f"RoI {task.roi}: {group} is no class")
+    for case in (case for part in PARTS for case in record["splits"][task.name][part]):
+        if wrong_name(case):
+            raise ValueError(f"{case!r} is no case's name")
+        _ = dataset["cases"][case]["images"][task.modality]
+    if record["plane"] not in NORMALS:
+        raise ValueError(f"plane {record['plane']!r}")
+
+
 @dataclass(frozen=True)
 class Prepared:
     """What the prepare stage left behind, as the later stages read it."""
@@ -341,7 +385,18 @@ class Prepared:
 
     @classmethod
     def read(cls, run: Run) -> Prepared:
-        return cls(read_json(run.workdir / "prepare" / "prepared.json"))
+        path = run.workdir / "prepare" / "prepared.json"
+        record = read_json(path, _PREPARED)
+        try:
+            for task in _tasks(run):
+                _check(record, task)
+        except (KeyError, ValueError) as error:
+            raise UserError(
+                f"{path}: not what the stage 'prepare' wrote for this run",
+                found=f"{type(error).__name__}: {error}",
+                mend="delete prepare/done.json in the workdir; the stage is then done again",
+            ) from error
+        return cls(record)
 
     @property
     def unavailable(self) -> Mapping[str, str]:
@@ -380,9 +435,5 @@ class Prepared:
         folder = Path(known["folder"])
         try:
             return StoredCase.read(case, known["subject"], known["site"], folder)
-        except (OSError, json.JSONDecodeError, KeyError) as error:
-            raise UserError(
-                f"{folder}: the stored case is gone or damaged",
-                found=f"{type(error).__name__}: {error}",
-                mend="run the stage 'prepare' again: delete prepare/done.json in the workdir",
-            ) from error
+        except (OSError, ValueError) as error:
+            raise damaged(folder, error) from error

@@ -12,7 +12,7 @@ from jaxfer.stages.run import Run, read_json
 def inputs(run: Run) -> Any:
     """Fingerprints of everything that has been done so far."""
     records = sorted(run.workdir.glob("*/done.json"))
-    marks = {p.parent.name: read_json(p)["fingerprint"] for p in records}
+    marks = {p.parent.name: read_json(p, {"fingerprint": str})["fingerprint"] for p in records}
     marks.pop("report", None)
     return marks | {"page": (run.workdir / "report.html").is_file()}
 

@@ -18,9 +18,9 @@ from ml_collections import ConfigDict
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from jaxfer import hosts
+from jaxfer import files, hosts
 from jaxfer.config import plain
-from jaxfer.errors import UserError
+from jaxfer.errors import UserError, legible
 from jaxfer.stages.interrupt import Interruption
 from jaxfer.stages.lock import locked
 
@@ -49,7 +49,7 @@ class Run:
 
     def say(self, text: str) -> None:
         """One line on the terminal."""
-        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+        self.console.print(legible(text), highlight=False, markup=False, soft_wrap=True)
 
     @contextmanager
     def progress(
@@ -61,7 +61,7 @@ class Run:
         raised. With ``stops=False`` the step looks after that itself.
         """
         columns = (
-            TextColumn("  {task.description}"),
+            TextColumn("  {task.description}", markup=False),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
             TimeRemainingColumn(),
@@ -72,7 +72,7 @@ class Run:
             task = bar.add_task(what, total=total, note="")
 
             def advance(advance: int = 1, note: str = "") -> None:
-                bar.update(task, advance=advance, note=note)
+                bar.update(task, advance=advance, note=legible(note))
                 if stops:
                     self.interruption.check()
 
@@ -97,14 +97,18 @@ def _finite(value: Any) -> Any:
     return value
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path, like: Any = dict) -> Any:
     """A record of this run.
+
+    Args:
+        path: of the record.
+        like: the structure that it must have, as ``jaxfer.files.fits`` knows it.
 
     Raises:
         UserError: it is missing or damaged.
     """
     try:
-        return json.loads(path.read_text())
+        return files.read_json(path, like)
     except (OSError, ValueError) as error:
         raise UserError(
             f"{path}: not a readable record of this run",

@@ -11,6 +11,7 @@ from typing import Any
 from jaxfer.config import fingerprint
 from jaxfer.data.verify import sorted_problems, verify_cases
 from jaxfer.errors import Problem, UserError, raise_problems
+from jaxfer.files import TEXT_OR_NULL
 from jaxfer.report.terminal import problems_table
 from jaxfer.stages.run import Run, read_json, write_json
 from jaxfer.tasks import Case, Dataset
@@ -43,7 +44,7 @@ class Wanted:
         if self.files is None:
             return None
         declared = (self.dataset.label_names, self.dataset.skull_stripped)
-        return fingerprint(_VERSION, declared, self.files, str(self.folder.resolve()))
+        return fingerprint(_VERSION, declared, self.files, os.path.realpath(self.folder))
 
 
 def workers(run: Run) -> int:
@@ -72,8 +73,9 @@ def _before(run: Run) -> dict[str, tuple[str, list[Problem]]]:
     """What an earlier verification of this run found: by data set, its mark and the problems."""
     if not _file(run).is_file():
         return {}
-    record = read_json(_file(run))
     fields = ("severity", "file", "problem", "found", "expected", "mend")
+    entry_fits = dict.fromkeys((*fields, "dataset"), TEXT_OR_NULL)
+    record = read_json(_file(run), {"verified": {str: str}, "problems": [entry_fits]})
     known: dict[str, tuple[str, list[Problem]]] = {}
     for name, mark in record["verified"].items():
         own = [entry for entry in record["problems"] if entry["dataset"] == name]

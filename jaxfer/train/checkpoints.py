@@ -12,9 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from jaxfer.errors import UserError
+from jaxfer.files import read_json
 from jaxfer.models.checkpoint import load_tree, save_tree
 
 _DIGITS = 8
+
+
+def _name(step: int) -> str:
+    return f"{step:0{_DIGITS}d}"
 
 
 @dataclass(frozen=True)
@@ -39,7 +44,9 @@ class Checkpoints:
         """The steps after which a state lies here, the last one last."""
         if not self.folder.is_dir():
             return []
-        return sorted(int(p.name) for p in self.folder.iterdir() if p.name.isdecimal())
+        named = (p.name for p in self.folder.iterdir() if p.is_dir())
+        # Other digits than 0 to 9 are decimal too.
+        return sorted(int(n) for n in named if n.isascii() and n.isdecimal() and n == _name(int(n)))
 
     def save(self, step: int, state: Any) -> None:
         """Writes the state after a step; the oldest go once it is whole. ``restore`` comes first.
@@ -70,7 +77,7 @@ class Checkpoints:
         for step in reversed(self.steps()):
             folder = self._at(step)
             try:
-                known = json.loads((folder / "checkpoint.json").read_text())
+                known = read_json(folder / "checkpoint.json", {"mark": str})
                 if known["mark"] != self.mark:
                     shutil.rmtree(folder)
                     continue
@@ -88,7 +95,7 @@ class Checkpoints:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _at(self, step: int) -> Path:
-        return self.folder / f"{step:0{_DIGITS}d}"
+        return self.folder / _name(step)
 
     def _clear(self) -> None:
         """Removes what a killed process had half written."""

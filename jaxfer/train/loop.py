@@ -19,6 +19,7 @@ from jaxfer import hosts
 from jaxfer.data.augment import Augmentation
 from jaxfer.data.sampler import Batch
 from jaxfer.errors import Interrupted, UserError
+from jaxfer.files import MOST_BYTES_OF_LOG, fits, parse_json, read_text
 from jaxfer.models.unet import UNet
 from jaxfer.train.checkpoints import Checkpoints, Writer
 from jaxfer.train.schedule import Schedule
@@ -90,16 +91,32 @@ def _restored(held: _Held) -> TrainState:
     return held.state._replace(key=jax.random.wrap_key_data(jnp.asarray(held.state.key)))
 
 
+def _lines(log: Path) -> list[str]:
+    """The records of a training so far.
+
+    Raises:
+        UserError: the file is no such record.
+    """
+    try:
+        return read_text(log, MOST_BYTES_OF_LOG).split("\n") if log.is_file() else []
+    except ValueError as error:
+        raise UserError(
+            f"{log}: not the records of a training",
+            found=str(error),
+            mend="delete the folder that holds it; its training begins anew",
+        ) from error
+
+
 def _begin_log(log: Path, done: int) -> None:
     """Keeps the records of the steps that need not be done again."""
     log.parent.mkdir(parents=True, exist_ok=True)
     kept = []
-    for line in log.read_text().splitlines() if done and log.is_file() else []:
+    for line in _lines(log) if done else []:
         try:
-            record = json.loads(line)
+            record = parse_json(line)
         except ValueError:
             continue  # cut off by the end of the process that wrote it
-        if record["step"] <= done:
+        if fits(record, {"step": int}) and record["step"] <= done:
             kept.append(line + "\n")
     temporary = log.with_name(f".{log.name}")
     temporary.write_text("".join(kept))

@@ -180,8 +180,13 @@ def test_the_content_is_that_of_each_array_wherever_it_lies(
     here, _ = store_case(case, ("t1", "t2"), AS_IT_IS, tmp_path / "a")
     there, _ = store_case(case, ("t1", "t2"), AS_IT_IS, tmp_path / "b")
     assert here.content == there.content
-    assert sorted(here.content) == ["label.npy", "t1.npy", "t2.npy"]
-    assert len(set(here.content.values())) == 3
+    assert sorted(here.content) == [
+        "label.npy",
+        "label_index.npz",
+        "t1.npy",
+        "t2.npy",
+    ]
+    assert len(set(here.content.values())) == 4
     scan = nib.load(case.images["t1"].path)
     moved = nib.Nifti1Image(scan.get_fdata() ** 2, scan.affine, scan.header)
     nib.save(moved, case.images["t1"].path)
@@ -261,7 +266,7 @@ def test_the_record_says_what_the_case_was_made_of(make_case: Make, tmp_path: Pa
     record = json.loads((tmp_path / "a" / "case.json").read_text())
     files = [Path(name) for name, _, _ in record["made_of"]["files"]]
     assert files == [case.images["t1"].path.resolve(), case.label.resolve()]
-    assert sorted(record["arrays"]) == ["label.npy", "t1.npy"]
+    assert sorted(record["arrays"]) == ["label.npy", "label_index.npz", "t1.npy"]
 
 
 def hippocampus(root: Path) -> Dataset:

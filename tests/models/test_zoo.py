@@ -188,7 +188,7 @@ def test_a_card_of_another_network(folder, key, value, told):
         load_source(folder)
 
 
-@pytest.mark.parametrize("size", [24, 33, 10_000, 27.5])
+@pytest.mark.parametrize("size", [24, 33, 10_000])
 def test_masks_of_another_size(folder, size):
     rewrite(folder, masks_size=size)
     with pytest.raises(UserError, match=r"masks\.npy"):

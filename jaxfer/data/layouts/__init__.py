@@ -24,7 +24,7 @@ from jaxfer.data.layouts import (
 )
 from jaxfer.data.layouts.settings import check
 from jaxfer.errors import Problem, UserError, raise_problems
-from jaxfer.tasks import Dataset
+from jaxfer.tasks import LARGEST_LABEL, NAMES, Dataset, wrong_name
 
 LAYOUTS = {
     "brats": brats,
@@ -70,6 +70,22 @@ def folder_of(name: str, settings: ConfigDict, root: Path) -> Path:
     return root / settings.folder
 
 
+def _declared(dataset: Dataset) -> list[Problem]:
+    """Label values and names that a data set's files declare, and that cannot be used."""
+    names = {*dataset.label_names.values(), *dataset.rois}
+    where, mend = f"dataset '{dataset.name}'", "correct the data set's description"
+    problems = [
+        Problem("error", where, "the name of a label", repr(name), NAMES, mend)
+        for name in sorted(names)
+        if wrong_name(name)
+    ]
+    values = [v for v in dataset.label_names if not 0 <= v <= LARGEST_LABEL]
+    if values:
+        allowed = f"0 to {LARGEST_LABEL}"
+        problems.append(Problem("error", where, "values of labels", values[:8], allowed, mend))
+    return problems
+
+
 def _missing(name: str, folder: Path, settings: ConfigDict) -> UserError:
     return UserError(
         f"dataset '{name}': its folder is missing",
@@ -105,6 +121,7 @@ def read_dataset(name: str, settings: ConfigDict, root: Path) -> tuple[Dataset, 
             allowed=layout.ABOUT,
             mend="correct the permissions, or download it again",
         ) from error
+    problems = [*problems, *_declared(dataset)]
     if not dataset.cases:
         raise_problems(problems, f"dataset '{name}': it holds no usable case")
     return dataset, problems

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -10,6 +9,7 @@ from typing import Any
 
 from jaxfer.data.layouts.files import stem
 from jaxfer.errors import Problem, UserError
+from jaxfer.files import read_json
 from jaxfer.tasks import Image
 
 _CALLED = {
@@ -28,10 +28,10 @@ def read_description(path: Path, about: str) -> dict[str, Any]:
         UserError: there is none, or it is not readable.
     """
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = read_json(path)
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file", allowed=about) from error
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise UserError(f"{path}: not a readable JSON file", found=str(error)[:200]) from error
     if not isinstance(value, dict):
         raise UserError(

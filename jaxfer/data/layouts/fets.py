@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from jaxfer.data.layouts.cases import by_folder, case_of, ordered, some
 from jaxfer.data.layouts.files import ends_in, entries, folders
 from jaxfer.data.layouts.settings import Setting
 from jaxfer.errors import Problem
+from jaxfer.files import read_text
 from jaxfer.tasks import Case, Dataset
 
 ABOUT = (
@@ -48,15 +50,14 @@ def _institution(text: str) -> str | None:
 def _rows(path: Path, problems: list[Problem]) -> Sequence[Mapping[str, str]]:
     """The table's rows by the names of its columns, whose order differs from year to year."""
     try:
-        with path.open(newline="", encoding="utf-8-sig") as lines:
-            table = csv.reader(lines)
-            head = [column.strip().lower() for column in next(table, [])]
-            rows = [dict(zip(head, (v.strip() for v in row), strict=False)) for row in table if row]
-    except (UnicodeDecodeError, csv.Error) as error:
+        table = csv.reader(io.StringIO(read_text(path), newline=""))
+        head = [column.strip().lower() for column in next(table, [])]
+        rows = [dict(zip(head, (v.strip() for v in row), strict=False)) for row in table if row]
+    except (OSError, ValueError, csv.Error) as error:
         what = "not a readable table"
         problems.append(Problem("error", str(path), what, str(error), "comma-separated text"))
         return []
-    if not set(_COLUMNS) <= set(head):
+    if any(head.count(column) != 1 for column in _COLUMNS):
         what, mend = "its columns are not those of a partition", "download the table again"
         found, allowed = ", ".join(head), "Subject_ID and Partition_ID, in any order"
         problems.append(Problem("error", str(path), what, found, allowed, mend))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -12,6 +13,7 @@ Kinds = dict[str, list[Path]]
 KindOf = Callable[[str], str | None]
 
 _ENDING = re.compile(r"\.(nii\.gz|nii|hdr)$", re.IGNORECASE)
+_NONE: frozenset[str] = frozenset()
 _DEPTH = 6
 """How far below a data set's folder cases are looked for: parts, sites, an archive in a folder."""
 
@@ -69,22 +71,30 @@ def is_named(kinds: Mapping[str, str]) -> KindOf:
     return lambda name: names.get(name.lower())
 
 
-def folders(folder: Path, depth: int = _DEPTH) -> Iterator[Path]:
+def _inner(folder: Path, above: frozenset[str]) -> Iterator[tuple[Path, frozenset[str]]]:
+    """The folders in a folder, but for symbolic links back to those above it."""
+    above |= {os.path.realpath(folder)}
+    for entry in entries(folder):
+        if entry.is_dir() and not (entry.is_symlink() and os.path.realpath(entry) in above):
+            yield entry, above
+
+
+def folders(folder: Path, depth: int = _DEPTH, above: frozenset[str] = _NONE) -> Iterator[Path]:
     """A folder and those below it, parents first."""
     yield folder
-    for entry in entries(folder) if depth else ():
-        if entry.is_dir():
-            yield from folders(entry, depth - 1)
+    for entry, passed in _inner(folder, above) if depth else ():
+        yield from folders(entry, depth - 1, passed)
 
 
-def with_images(folder: Path, kind_of: KindOf, depth: int = _DEPTH) -> Iterator[tuple[Path, Kinds]]:
+def with_images(
+    folder: Path, kind_of: KindOf, depth: int = _DEPTH, above: frozenset[str] = _NONE
+) -> Iterator[tuple[Path, Kinds]]:
     """The folders, at any depth, that hold images of a kind; none below such a one."""
     if found := images(folder, kind_of):
         yield folder, found
         return
-    for entry in entries(folder) if depth else ():
-        if entry.is_dir():
-            yield from with_images(entry, kind_of, depth - 1)
+    for entry, passed in _inner(folder, above) if depth else ():
+        yield from with_images(entry, kind_of, depth - 1, passed)
 
 
 def one_of_each(found: Kinds, where: Path, problems: list[Problem]) -> dict[str, Path]:

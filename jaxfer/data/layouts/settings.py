@@ -10,6 +10,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from jaxfer.errors import Problem
+from jaxfer.tasks import NAMES, wrong_name
 
 
 @dataclass(frozen=True)
@@ -48,14 +49,20 @@ def one_of(field: str, *values: Any) -> Setting:
     return Setting(lambda s: any(s[field] is v or s[field] == v for v in values), listed)
 
 
+def _names_file(name: str) -> bool:
+    """Whether an image may have the name in the store, where the label map has one too."""
+    return not wrong_name(name) and name != "label"
+
+
 COMMON = {
     "layout": Setting(lambda s: _text(s.layout), "a layout's name"),
     "folder": Setting(lambda s: _text(s.folder), "a folder's name"),
     "optional": Setting(lambda s: isinstance(s.optional, bool), "True or False", required=False),
 }
 MODALITY = Setting(
-    lambda s: _text(s.modality) or texts(s.modality),
-    "text, such as 't1', or one for each channel, in order, such as ('flair', 't1')",
+    lambda s: all(map(_names_file, names(s.modality))) and (_text(s.modality) or texts(s.modality)),
+    "text, such as 't1', or one for each channel, in order, such as ('flair', 't1'); "
+    f"{NAMES}, and not 'label'",
 )
 SKULL_STRIPPED = Setting(lambda s: isinstance(s.skull_stripped, bool), "True or False")
 PROCESSING = one_of("images", "pre", "orig")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,7 +13,8 @@ from jaxfer.data.layouts.cases import LABEL, all_labels, by_name, case_of, order
 from jaxfer.data.layouts.description import inside
 from jaxfer.data.layouts.settings import MODALITY, ROI, SKULL_STRIPPED, Setting, names
 from jaxfer.errors import Problem, UserError
-from jaxfer.tasks import Case, Dataset, RoI
+from jaxfer.files import read_text
+from jaxfer.tasks import NAMES, Case, Dataset, RoI, wrong_name
 
 ABOUT = (
     "your own scans: a folder with a table (comma-separated) of the columns case, subject, site, "
@@ -62,13 +64,12 @@ def _rows(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
         UserError: the table is not readable, or lacks a column.
     """
     try:
-        with path.open(newline="", encoding="utf-8-sig") as lines:
-            table = csv.reader(lines)
-            head = [column.strip() for column in next(table, [])]
-            rows = [[v.strip() for v in row] for row in table if any(v.strip() for v in row)]
+        table = csv.reader(io.StringIO(read_text(path), newline=""))
+        head = [column.strip() for column in next(table, [])]
+        rows = [[v.strip() for v in row] for row in table if any(v.strip() for v in row)]
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such table", allowed=ABOUT) from error
-    except (UnicodeDecodeError, csv.Error) as error:
+    except (OSError, ValueError, csv.Error) as error:
         raise UserError(f"{path}: not a readable table", found=str(error), allowed=ABOUT) from error
     missing = [c for c in columns if head.count(c) != 1]
     if missing:
@@ -78,6 +79,13 @@ def _rows(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
             allowed=f"once each: {', '.join(columns)}",
             mend="save it as comma-separated text, or correct 'modality' in config.datasets",
         )
+    if longer := [number for number, row in enumerate(rows, 1) if any(row[len(head) :])]:
+        raise UserError(
+            f"{path}: rows with more cells than the table has columns",
+            found=f"row {longer[0]} below the head, {len(longer)} in all",
+            allowed=f"{len(head)} cells",
+            mend="put text that holds a comma in quotation marks",
+        )
     return [dict(zip(head, row + [""] * len(head), strict=False)) for row in rows]
 
 
@@ -86,8 +94,8 @@ def _case(
 ) -> Case | None:
     empty = [column for column in ("case", "subject", "site") if not row[column]]
     name = row["case"]
-    if empty or "/" in name or "\\" in name or name.startswith(".") or not name.isprintable():
-        what, allowed = "a row without a usable name", "case, subject and site, without '/'"
+    if empty or wrong_name(name):
+        what, allowed = "a row without a usable name", f"case, subject and site; {NAMES}"
         problems.append(Problem("error", str(where), what, dict(row), allowed))
         return None
     files = {}

@@ -18,6 +18,7 @@ from jaxfer.data.phantom.sites import SITES
 from jaxfer.data.phantom.subject import make_subject
 from jaxfer.data.phantom.template import NOTICE_FILE, load_template
 from jaxfer.errors import UserError
+from jaxfer.files import read_json
 
 # Raised whenever the same seed gives other images.
 GENERATOR_VERSION = 1
@@ -111,9 +112,9 @@ def _check_folder(folder: Path, seed: int) -> None:
     if not record.is_file():
         return
     try:
-        found = json.loads(record.read_text(encoding="utf-8"))
+        found = read_json(record)
         there = {"seed": found["seed"], "generator_version": found["generator_version"]}
-    except (ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"{record} is no record of a synthetic collection",
             mend="name another folder, or delete this one",
