@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 PEERS  ?= .venv-peers
+# For make bench, such as BENCH='--only=networks,metrics --quick --out=tried'.
+BENCH  ?=
 
 .PHONY: demo test soak lint types bench docs clean
 
@@ -22,17 +24,14 @@ lint: $(VENV)/ready
 types: $(VENV)/ready
 	$(BIN)/mypy
 
-bench: $(VENV)/ready  ## speed, beside PyTorch, MONAI, POT and gzip too; writes docs/performance.md
-	$(BIN)/python benchmarks/throughput.py
-	$(BIN)/python benchmarks/step_profile.py
+bench: $(VENV)/ready $(PEERS)/ready  ## speed and memory, side by side; writes docs/performance.md
+	$(BIN)/python benchmarks/run.py --peers=$(PEERS)/bin/python $(BENCH)
+	$(BIN)/python docs/make_performance.py
+
+$(PEERS)/ready: benchmarks/requirements.txt
 	$(PYTHON) -m venv $(PEERS)
 	$(PEERS)/bin/python -m pip install --quiet --requirement benchmarks/requirements.txt
-	$(BIN)/python -m pip install --quiet --requirement benchmarks/requirements.txt
-	$(BIN)/python benchmarks/metrics.py
-	$(BIN)/python benchmarks/data.py
-	$(BIN)/python benchmarks/side_by_side.py --peers=$(PEERS)/bin/python --threads=1
-	$(BIN)/python benchmarks/side_by_side.py --peers=$(PEERS)/bin/python
-	$(BIN)/python docs/make_performance.py
+	touch $@
 
 $(VENV)/ready: setup.py
 	$(PYTHON) -m venv $(VENV)

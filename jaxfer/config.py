@@ -92,6 +92,7 @@ def default_config() -> ConfigDict:
         c[stage] = ConfigDict()
         c[stage].steps = steps
         c[stage].batch_size = 8  # patches; over all devices
+        c[stage].accumulate = 1  # parts of a step, one after the other, for less memory
         c[stage].learning_rate = 5e-3  # peak of AdamW: linear warm-up, cosine decay to 0
         c[stage].warmup = 0.05  # share of the steps
         c[stage].weight_decay = 1e-4
@@ -281,6 +282,7 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     for field, rule in {
         "steps": (_positive, "at least 1"),
         "batch_size": (_positive, "at least 1"),
+        "accumulate": (_positive, "at least 1"),
         "learning_rate": (_positive, "above 0"),
         "warmup": (_unit, "0 … 1"),
         "weight_decay": (lambda v: v >= 0, "0 or more"),
@@ -369,6 +371,11 @@ def _ruled(fields: dict[str, Any]) -> list[Problem]:
     problems += _known("select.rank_by", (fields["select.rank_by"],), scores)
     problems += _known("finetune.source", (fields["finetune.source"],), ("best", *sources))
     problems += _patch(fields)
+    for stage in ("pretrain", "finetune"):
+        size, parts = fields[f"{stage}.batch_size"], fields[f"{stage}.accumulate"]
+        if parts > 0 and size % parts:
+            where, what = f"config.{stage}.accumulate", "does not divide the batch"
+            problems.append(Problem("error", where, what, parts, f"a divisor of {size}"))
     if len(fields["model.patch"]) == 3 and fields["data.plane"] != "axial":
         what = "a plane, but the patches are in 3-D"
         found, allowed = fields["data.plane"], "axial, or a model.patch of two numbers"

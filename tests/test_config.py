@@ -175,6 +175,7 @@ BAD = {
         "weight_decay": [-1e-4],
         "clip_gradient": [0.0],
         "foreground_patches": [-0.1, 1.1],
+        "accumulate": [0, 3],
         "dice_weight": [-1.0],
         "skip_nonfinite": [-1],
     }.items()

@@ -139,6 +139,7 @@ def train(
         augmentation=augmentation(config),
         seed=seed,
         validation=validation,
+        accumulate=settings.accumulate,
         upkeep=Upkeep(
             log=folder / "metrics.jsonl",
             log_every=config.run.log_every,

@@ -174,6 +174,7 @@ def fit(
     seed: int,
     upkeep: Upkeep,
     validation: Validation | None = None,
+    accumulate: int = 1,
 ) -> Params:
     """Trains for ``schedule.steps`` steps on all devices, from the last checkpoint if there is one.
 
@@ -187,6 +188,7 @@ def fit(
         seed: of the augmentation.
         upkeep: records, checkpoints, when to stop.
         validation: chooses the parameters to return; None: those of the last step.
+        accumulate: parts that a device's share of a batch is taken in; of ``train_step``.
 
     Raises:
         UserError: the loss or the gradient became non-finite; names the steps between which.
@@ -194,7 +196,12 @@ def fit(
     """
     devices = jax.local_device_count()
     step = pmap_step(
-        model=model, schedule=schedule, loss=loss, augmentation=augmentation, devices=devices
+        model=model,
+        schedule=schedule,
+        loss=loss,
+        augmentation=augmentation,
+        devices=devices,
+        accumulate=accumulate,
     )
     params = jax.tree.map(jnp.asarray, params)
     opt_state = schedule.optimizer().init(params)
@@ -222,7 +229,7 @@ def fit(
                 "weight": np.ones(size, np.float32),
                 "class_weights": np.tile(weights, (size, 1)),
             }
-            state, metrics = step(state, shard(full, devices))
+            state, metrics = step(state, shard(full, devices, accumulate))
             last = number == schedule.steps
             look_due = validation is not None and (last or number % validation.every == 0)
             record_due = last or look_due or number % upkeep.log_every == 0

@@ -81,6 +81,21 @@ def _augmented(batch: DeviceBatch, key: Key[Array, ""], how: Augmentation) -> De
     return batch | {"image": image, "label": label, "risk": risk}
 
 
+def _over_parts(
+    sums: Callable[[Params, DeviceBatch], Any], params: Params, batch: DeviceBatch, parts: int
+) -> Any:
+    """The sums over the parts of a batch, one part after the other."""
+    if parts == 1:
+        return sums(params, batch)
+    cut = jax.tree.map(lambda x: x.reshape(parts, len(x) // parts, *x.shape[1:]), batch)
+    shapes = jax.eval_shape(sums, params, jax.tree.map(lambda x: x[0], cut))
+
+    def add(total: Any, part: DeviceBatch) -> tuple[Any, None]:
+        return jax.tree.map(jnp.add, total, sums(params, part)), None
+
+    return jax.lax.scan(add, jax.tree.map(jnp.zeros_like, shapes), cut)[0]
+
+
 def train_step(
     state: TrainState,
     batch: DeviceBatch,
@@ -89,6 +104,7 @@ def train_step(
     optimizer: optax.GradientTransformation,
     loss: Loss,
     augmentation: Augmentation | None,
+    accumulate: int = 1,
     axis_name: str | None = None,
 ) -> tuple[TrainState, dict[str, Float[Array, ""]]]:
     """Gradient of the loss over the whole batch, and one update.
@@ -101,6 +117,9 @@ def train_step(
         batch: this device's share: ``image``, ``label``, ``risk``, ``foreground_fraction``,
             ``index``; ``class_weights`` [b c]; and ``weight`` [b], 0 for images that only fill the
             batch up.
+        accumulate: parts that this share passes the network in, one after the other, for less
+            memory; it must divide by them. Sums and normalisers add up, so that the new parameters
+            are the same to rounding.
         axis_name: of the mapped devices; None on one device.
 
     Returns:
@@ -109,7 +128,9 @@ def train_step(
     if augmentation is not None:
         batch = _augmented(batch, state.key, augmentation)
 
-    def local_sums(params: Params) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+    def local_sums(
+        params: Params, batch: DeviceBatch
+    ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
         logits, _ = model.apply({"params": params}, batch["image"])
         parts = example_losses(loss, logits, batch)
         used = batch["weight"] * parts["cross_entropy"][1]
@@ -117,7 +138,9 @@ def train_step(
         total = sums["cross_entropy"] + loss.dice_weight * sums["dice_loss"]
         return total, sums | {"loss": total, "examples": used.sum()}
 
-    gradient, sums = jax.grad(local_sums, has_aux=True)(state.params)
+    gradient, sums = _over_parts(
+        jax.grad(local_sums, has_aux=True), state.params, batch, accumulate
+    )
     if axis_name is not None:
         gradient, sums = jax.lax.psum((gradient, sums), axis_name)
     examples = jnp.maximum(sums.pop("examples"), 1.0)
@@ -132,20 +155,24 @@ def train_step(
     return TrainState(state.step + 1, params, opt_state, state.key), metrics
 
 
-def shard(batch: dict[str, Any], devices: int) -> dict[str, Any]:
+def shard(batch: dict[str, Any], devices: int, accumulate: int = 1) -> dict[str, Any]:
     """Splits the leading axis over the devices.
 
+    Args:
+        accumulate: parts that each device's share will be taken in.
+
     Raises:
-        UserError: the batch does not divide by the number of devices.
+        UserError: the batch does not divide by the number of devices, times that of the parts.
     """
-    size = len(batch["index"])
-    if size % devices:
+    size, cuts = len(batch["index"]), devices * accumulate
+    if size % cuts:
+        parts = f", {accumulate} parts each (accumulate)" if accumulate > 1 else ""
         raise UserError(
             "the batch does not divide over the devices",
-            found=f"batch of {size}, {devices} local devices",
-            allowed=f"a multiple of {devices}",
+            found=f"batch of {size}, {devices} local devices{parts}",
+            allowed=f"a multiple of {cuts}",
             mend=f"--config.pretrain.batch_size and --config.finetune.batch_size, "
-            f"such as {devices * -(-size // devices)}",
+            f"such as {cuts * -(-size // cuts)}",
         )
     return {k: v.reshape(devices, size // devices, *v.shape[1:]) for k, v in batch.items()}
 
@@ -169,6 +196,7 @@ def pmap_step(
     loss: Loss,
     augmentation: Augmentation | None,
     devices: int,
+    accumulate: int = 1,
 ) -> Callable[[TrainState, DeviceBatch], tuple[TrainState, dict[str, Float[Array, ""]]]]:
     """The step over all local devices: the state is replicated, the batch is sharded.
 
@@ -181,6 +209,7 @@ def pmap_step(
         optimizer=schedule.optimizer(),
         loss=loss,
         augmentation=augmentation,
+        accumulate=accumulate,
         axis_name="batch",
     )
     return jax.pmap(

@@ -62,17 +62,33 @@ def batch():
     }
 
 
-def run(params, batch, *, devices, steps, loss=LOSS, augmentation=None, seed=3, model=MODEL):
+def run(
+    params,
+    batch,
+    *,
+    devices,
+    steps,
+    loss=LOSS,
+    augmentation=None,
+    seed=3,
+    model=MODEL,
+    accumulate=1,
+):
     """The parameters and the metrics after each step."""
     step = pmap_step(
-        model=model, schedule=SCHEDULE, loss=loss, augmentation=augmentation, devices=devices
+        model=model,
+        schedule=SCHEDULE,
+        loss=loss,
+        augmentation=augmentation,
+        devices=devices,
+        accumulate=accumulate,
     )
     opt_state = SCHEDULE.optimizer().init(params)
     state = TrainState(jnp.zeros((), jnp.int32), params, opt_state, jax.random.key(seed))
     state = replicate(state, devices)
     found = []
     for number in range(1, steps + 1):
-        state, metrics = step(state, shard(batch, devices))
+        state, metrics = step(state, shard(batch, devices, accumulate))
         assert int(state.step) == number
         found.append(jax.tree.map(np.array, (state.params, {k: v[0] for k, v in metrics.items()})))
         for values in metrics.values():
@@ -102,6 +118,42 @@ def test_the_number_of_devices_changes_nothing(params, batch, augmentation, shar
     for devices in shared:
         found = run(params, batch, devices=devices, steps=3, augmentation=augmentation)
         agree(found, expected)
+
+
+@pytest.mark.parametrize(("devices", "parts"), [(1, 4), (2, 2), (1, 8)])
+def test_a_batch_in_parts_gives_the_same_parameters_and_metrics(params, batch, devices, parts):
+    expected = run(params, batch, devices=1, steps=3, augmentation=AUGMENTATION)
+    found = run(
+        params, batch, devices=devices, steps=3, augmentation=AUGMENTATION, accumulate=parts
+    )
+    assert apart(found[-1][0], params) > 1e-3
+    for (ours, _), (whole, _) in zip(found, expected, strict=True):
+        assert apart(ours, whole) < 1e-6
+    agree(found, expected)
+
+
+def test_only_a_part_of_the_batch_is_in_the_network_at_once(params, batch):
+    seen = []
+
+    class Seen(UNet):
+        def __call__(self, image):
+            seen.append(len(image))
+            return super().__call__(image)
+
+    model = Seen(num_classes=CLASSES, widths=(2,))
+    step = pmap_step(
+        model=model, schedule=SCHEDULE, loss=LOSS, augmentation=None, devices=1, accumulate=4
+    )
+    state = TrainState(jnp.zeros((), jnp.int32), params, SCHEDULE.optimizer().init(params), None)
+    step.lower(state, shard(batch, 1, 4))
+    assert set(seen) == {2}
+
+
+def test_a_batch_that_does_not_divide_into_its_parts(batch):
+    with pytest.raises(UserError) as caught:
+        shard(batch, 2, 3)
+    assert caught.value.found == "batch of 8, 2 local devices, 3 parts each (accumulate)"
+    assert "such as 12" in caught.value.mend
 
 
 def test_is_the_gradient_of_the_mean_over_the_used_images(params, batch):

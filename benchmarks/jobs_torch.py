@@ -1,4 +1,4 @@
-"""The worker that runs the same networks in PyTorch and MONAI; see ``worker.py``."""
+"""The same networks in PyTorch, and MONAI's sliding window."""
 
 from __future__ import annotations
 
@@ -10,14 +10,20 @@ import torch
 from monai.inferers import sliding_window_inference
 from torch import nn
 from torch.nn import functional as F
-from worker import CLASSES, SLOPE, asked, serve
 
-SETTINGS = asked()
-torch.set_num_threads(SETTINGS["threads"])
+CLASSES, SLOPE = 4, 0.01
 LAYERS = {
     2: (nn.Conv2d, nn.InstanceNorm2d, nn.ConvTranspose2d, nn.MaxPool2d),
     3: (nn.Conv3d, nn.InstanceNorm3d, nn.ConvTranspose3d, nn.MaxPool3d),
 }
+
+
+def prepare(threads: int, **_: object) -> None:
+    torch.set_num_threads(threads)
+
+
+def versions() -> dict[str, str]:
+    return {"torch": torch.__version__, "monai": monai.__version__}
 
 
 class UNet(nn.Module):
@@ -95,9 +101,4 @@ def inference(
     return job
 
 
-MAKE = {"train": training, "infer": inference}
-
-serve(
-    {name: MAKE[kind](*arguments) for name, (kind, *arguments) in SETTINGS["jobs"].items()},
-    {"torch": torch.__version__, "monai": monai.__version__},
-)
+JOBS = {"train": training, "infer": inference}
