@@ -163,9 +163,7 @@ def test_a_missing_key_is_named(folder, key):
         ("masks_size", -27),
         ("fingerprint", 3),
         ("strides", [[2, 2, 1]]),
-        ("strides", [[2, 2], [2, 2]]),
         ("kernels", [[3, 3], [3, 2]]),
-        ("kernels", [[3, 3]]),
     ],
 )
 def test_a_wrong_value_is_named(folder, key, value):
