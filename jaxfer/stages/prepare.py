@@ -127,7 +127,9 @@ def _relatives(target: Dataset, datasets: Iterable[Dataset]) -> list[Problem]:
 def _plan(run: Run) -> _Plan:
     config = run.config
     file = run.workdir / "prepare" / "splits.json"
-    before = read_json(file) if file.is_file() else {}
+    before = read_json(file, object) if file.is_file() else {}
+    if not isinstance(before, dict):
+        raise UserError(f"{file}: not the splits of a run", mend=f"delete {file}")
     check_entries(config.datasets)
     target, *sources = _tasks(run)
     datasets: dict[str, Dataset] = {}
