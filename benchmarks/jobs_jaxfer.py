@@ -363,14 +363,16 @@ def compiling(widths: list[int], shape: list[int], again: bool) -> Callable[[], 
     return job
 
 
-# The first pattern that an operation's name contains decides; '' is everything else.
+# The first pattern that an operation's name contains decides; '' is everything else. XLA leaves the
+# convolutions that form a kernel's gradient, and the copies that they need, without a name.
 LAYERS = (
     ("Conv_", "convolution"),
     ("InstanceNorm", "instance norm, leaky ReLU"),
     ("upsample", "upsampling"),
     ("concatenate", "concatenation"),
     ("UNet", "pooling, head"),
-    ("", "loss, optimiser, layout copies"),
+    ("jit(", "loss, optimiser"),
+    ("", "kernel gradients, layout copies"),
 )
 
 

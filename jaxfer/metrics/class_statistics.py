@@ -114,20 +114,19 @@ def _update(
     blocks = (counts + rows - 1) // rows
     ends = jnp.cumsum(blocks)
 
-    def taken(places: Int[Array, "*k"]) -> Real[Array, "*k d"]:
-        chosen = order[jnp.minimum(places, num_rows - 1)]
-        return features.at[chosen].get(mode="promise_in_bounds")
-
+    # Moved once: picked out block by block, rows are read again for each of their sums.
+    ordered = features.at[jnp.pad(order, (0, rows))].get(mode="promise_in_bounds")
     few = jnp.arange(min(REFERENCE_ROWS, num_rows))
     inside: Bool[Array, "c r"] = few[None, :] < counts[:, None]
-    first = taken(starts[:, None] + few[None, :]).astype(jnp.float64)
+    first = ordered[starts[:, None] + few[None, :]].astype(jnp.float64)
     first = jnp.where(inside[..., None], first, 0)
     references = class_means_of(first.sum(1), inside.sum(1).astype(jnp.float64))
 
     def add(block: Int[Array, ""], so_far: Moments) -> Moments:
         own = (block >= ends).sum()
         within = (block - ends[own] + blocks[own]) * rows + jnp.arange(rows)
-        part = sums_around(references[own], taken(starts[own] + within), within < counts[own])
+        taken = jax.lax.dynamic_slice_in_dim(ordered, starts[own] + within[0], rows)
+        part = sums_around(references[own], taken, within < counts[own])
         return jax.tree.map(lambda x, y: x.at[own].add(y), so_far, part)
 
     found: Moments = jax.lax.fori_loop(

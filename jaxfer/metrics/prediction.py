@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float, Real
@@ -102,7 +101,7 @@ def log_expected_prediction(
     *,
     mask: Bool[AnyArray, "*n"] | None = None,
 ) -> Float[Array, "*n"]:
-    """log EEP of every voxel, in log space throughout. Its mean over the table's voxels is LEEP.
+    """log EEP of every voxel. Its mean over the table's voxels is LEEP.
 
     Args:
         log_probs: log-probabilities of the source's classes, of any leading shape.
@@ -142,9 +141,11 @@ def _log_eep(
 ) -> Float[Array, "*n"]:
     labels = jnp.asarray(labels)
     rows = jnp.clip(labels.astype(jnp.int32), 0, log_conditional.shape[0] - 1)
-    terms = jnp.asarray(log_conditional)[rows] + jnp.asarray(log_probs).astype(jnp.float64)
+    # Outside log space nothing is lost: what float64 cannot hold lies far below the floor.
+    conditional = jnp.exp(jnp.asarray(log_conditional).astype(jnp.float64))
+    probs = jnp.exp(jnp.asarray(log_probs).astype(jnp.float64))
     # A probability is at most 1; rounding of the rows may push it past.
-    value = jnp.clip(jax.nn.logsumexp(terms, axis=-1), LOG_EEP_FLOOR, 0)
+    value = jnp.clip(jnp.log((conditional[rows] * probs).sum(-1)), LOG_EEP_FLOOR, 0)
     return jnp.where(labels == rows, value, jnp.nan)
 
 

@@ -111,7 +111,6 @@ def classifiers(features: Mapping[str, ClassFeatureStatistics]) -> Classifiers:
     }
 
 
-@compiled_in_float64()
 def add_voxels(
     labels_so_far: LabelStatistics,
     features_so_far: Features,
@@ -119,13 +118,15 @@ def add_voxels(
     labels: Integer[Array, " b *n"],
 ) -> tuple[LabelStatistics, Features]:
     """The statistics of the first pass with a batch added."""
-    safe, mask = _cells(labels, outputs["log_probs"])
-    of_labels = labels_so_far.update(outputs["log_probs"], safe, mask=mask)
-    of_features = {}
-    for layer, own in features_so_far.items():
-        safe, mask = _cells(labels, outputs[layer])
-        of_features[layer] = own.update(outputs[layer], safe, mask=mask)
-    return of_labels, of_features
+    of_labels = _added(labels_so_far, outputs["log_probs"], labels)
+    return of_labels, {k: _added(own, outputs[k], labels) for k, own in features_so_far.items()}
+
+
+# Compiled one by one: together, what they share is kept in memory, and they take longer.
+@compiled_in_float64()
+def _added(so_far: Any, output: Float[Array, "b h w d"], labels: Integer[Array, "b h2 w2"]) -> Any:
+    safe, mask = _cells(labels, output)
+    return so_far.update(output, safe, mask=mask)
 
 
 @compiled_in_float64()
