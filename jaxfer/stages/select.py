@@ -110,7 +110,14 @@ def _score(run: Run, target_cases: list[TaskCase], prepared: Prepared) -> dict[T
         task: Scored(
             source,
             found[task],
-            roi_similarity(source.masks, masks, k1=select.ssim_k1, k2=select.ssim_k2),
+            roi_similarity(
+                source.masks,
+                masks,
+                k1=select.ssim_k1,
+                k2=select.ssim_k2,
+                kind=select.roi_similarity,
+                seed=config.seed,
+            ),
         )
         for task, source in shelf.items()
     }
@@ -129,6 +136,8 @@ def _flags(scored: Scored, spacing: tuple[float, ...], plane: str) -> list[str]:
         flags.append(f"trained at {card['spacing']} mm, the target's grid is {list(spacing)} mm")
     if (trained := scored.source.card.get("plane", "axial")) != plane:
         flags.append(f"trained on {trained} slices, the run's are {plane}")
+    if card.get("masks_kind", "bits") == "bits":
+        flags.append("its masks are from before small lesions were kept on the common grid")
     if scored.similarity.empty:
         flags.append(f"{scored.similarity.empty} pair(s) of label maps with an empty mask left out")
     return flags
@@ -188,6 +197,7 @@ def run(run: Run) -> str:
         {
             "target": target.name,
             "rank_by": by,
+            "roi_similarity": select.roi_similarity,
             "label_entropy": float(label_entropy(counts)),
             "n_voxels": int(counts.sum()),
             "layers": list(select.layers),

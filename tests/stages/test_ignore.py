@@ -37,7 +37,7 @@ def case(tmp_path: Path) -> TaskCase:
 
 def test_masks_on_the_shelf(case: TaskCase) -> None:
     (mask,) = foreground_masks([case.classes()])
-    assert mask.mean() == 1 / 8
+    assert mask.mean() == 255 / 8
     assert mask.shape == (GRID**3,)
 
 
