@@ -105,6 +105,7 @@ def default_config() -> ConfigDict:
     c.select = ConfigDict()
     c.select.modality = "hard"  # 'hard': drop sources of other modalities; 'none': keep all
     c.select.roi_keep = 3  # sources that survive RoI analysis, best SSIM first; 0 = all
+    c.select.roi_similarity = "ssim"  # or 'ssim_centred', 'ssim_shape', 'ssim_windowed', 'dice'
     c.select.ssim_k1 = 0.01
     c.select.ssim_k2 = 0.03
     c.select.metrics = ("leep", "nce", "h_score", "logme")  # or ('all',)
@@ -199,6 +200,8 @@ _CHANGES = (
     *("gamma", "intensity", "noise"),
 )
 
+_ROI_SIMILARITIES = ("ssim", "ssim_centred", "ssim_shape", "ssim_windowed", "dice")
+
 _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "name": (lambda v: bool(v) and "/" not in v and not v.startswith("."), "a folder's name"),
     "seed": (_seed, "0 … 2³¹ − 1"),
@@ -251,6 +254,7 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     **{f"augment.{change}_probability": (_unit, "0 … 1") for change in _CHANGES},
     "select.modality": (lambda v: v in ("hard", "none"), "hard, none"),
     "select.roi_keep": (lambda v: v >= 0, "0 (all) or more"),
+    "select.roi_similarity": (lambda v: v in _ROI_SIMILARITIES, ", ".join(_ROI_SIMILARITIES)),
     "select.ssim_k1": (_positive, "above 0"),
     "select.ssim_k2": (_positive, "above 0"),
     "select.layers": (lambda v: len(set(v)) == len(v), "each layer once"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 from jax import Array
@@ -51,6 +53,116 @@ def global_ssim(
             f"found {masks_a.shape[-1]} and {masks_b.shape[-1]} voxels"
         )
     return _global_ssim(masks_a, masks_b, (k1 * dynamic_range) ** 2, (k2 * dynamic_range) ** 2)
+
+
+def windowed_ssim(
+    masks_a: Shaped[AnyArray, "n x y z"],
+    masks_b: Shaped[AnyArray, "m x y z"],
+    *,
+    window: int = 7,
+    k1: float = 0.01,
+    k2: float = 0.03,
+    dynamic_range: float = 1.0,
+) -> Float[Array, "n m"]:
+    """Structural similarity of every pair of masks, the mean over cubic windows.
+
+    As `skimage.metrics.structural_similarity` with a uniform window and population moments: the
+    windows that lie within the volume, each voxel weighing alike. Range [−1, 1], symmetric, 1 for
+    identical masks. Windows where both masks are empty count as 1: small RoIs in large volumes come
+    out close to 1 wherever they lie, so compare values of one grid and of RoIs of one size only.
+
+    Args:
+        masks_a: boolean, or membership in [0, dynamic_range], on a grid that all share.
+        masks_b: likewise.
+        window: voxels along a side, odd.
+        k1, k2, dynamic_range: as for `global_ssim`.
+
+    Returns:
+        Entry (i, j) compares masks_a[i] with masks_b[j]; NaN when either is empty.
+
+    Raises:
+        ValueError: the masks do not share a grid, or the window is even or larger than the grid.
+    """
+    grid = masks_a.shape[1:]
+    if grid != masks_b.shape[1:]:
+        raise ValueError(f"masks must lie on one grid: found {grid} and {masks_b.shape[1:]}")
+    if window % 2 == 0 or not 1 <= window <= min(grid):
+        raise ValueError(f"window must be odd, from 1 to {min(grid)}: found {window}")
+    c1, c2 = (k1 * dynamic_range) ** 2, (k2 * dynamic_range) ** 2
+    return _windowed_ssim(masks_a, masks_b, c1, c2, window=window)
+
+
+def dice_of_pairs(
+    masks_a: Shaped[AnyArray, "n v"], masks_b: Shaped[AnyArray, "m v"]
+) -> Float[Array, "n m"]:
+    """Dice of every pair of masks, 2 Σab / (Σa² + Σb²): the plain overlap that SSIM must beat.
+
+    Args:
+        masks_a: boolean, or membership in [0, 1], flattened on a grid that all share.
+        masks_b: likewise.
+
+    Returns:
+        In [0, 1]; entry (i, j) compares masks_a[i] with masks_b[j]; NaN when either is empty.
+
+    Raises:
+        ValueError: the masks do not share a grid.
+    """
+    if masks_a.shape[-1] != masks_b.shape[-1] or not masks_a.shape[-1]:
+        raise ValueError(
+            f"masks must lie on one grid, flattened and not empty: "
+            f"found {masks_a.shape[-1]} and {masks_b.shape[-1]} voxels"
+        )
+    return _dice_of_pairs(masks_a, masks_b)
+
+
+@compiled_in_float64(cast_back=True)
+def _dice_of_pairs(
+    masks_a: Shaped[AnyArray, "n v"], masks_b: Shaped[AnyArray, "m v"]
+) -> Float[Array, "n m"]:
+    (_, square_a), (_, square_b), both = _moments(jnp.asarray(masks_a), jnp.asarray(masks_b))
+    empty = (square_a == 0)[:, None] | (square_b == 0)[None, :]
+    return jnp.where(empty, jnp.nan, 2 * both / (square_a[:, None] + square_b[None, :]))
+
+
+@partial(jax.jit, static_argnames="window")
+def _windowed_ssim(
+    masks_a: Shaped[AnyArray, "n x y z"],
+    masks_b: Shaped[AnyArray, "m x y z"],
+    c1: float | Array,
+    c2: float | Array,
+    *,
+    window: int,
+) -> Float[Array, "n m"]:
+    """In float32: sums over a window of memberships lose less than 1e-6 of their mean."""
+
+    def mean(volume: Float[Array, "x y z"]) -> Float[Array, "_ _ _"]:
+        for axis in range(3):
+            length = volume.shape[axis] - window + 1
+            volume = sum(
+                (jax.lax.slice_in_dim(volume, i, i + length, axis=axis) for i in range(1, window)),
+                start=jax.lax.slice_in_dim(volume, 0, length, axis=axis),
+            )
+        return volume / window**3
+
+    def moments(mask: Shaped[Array, "x y z"]) -> tuple[Float[Array, "_ _ _"], ...]:
+        values = mask.astype(jnp.float32)
+        return values, mean(values), mean(values**2)
+
+    def of_pair(one: tuple[Array, ...], other: tuple[Array, ...]) -> Float[Array, ""]:
+        (a, mean_a, square_a), (b, mean_b, square_b) = one, other
+        product_of_means, squares = mean_a * mean_b, mean_a**2 + mean_b**2
+        ssim = ((2 * product_of_means + c1) * (2 * (mean(a * b) - product_of_means) + c2)) / (
+            (squares + c1) * (square_a + square_b - squares + c2)
+        )
+        return jnp.where(a.any() & b.any(), ssim.mean(), jnp.nan)
+
+    of_b = jax.lax.map(moments, jnp.asarray(masks_b))
+
+    def of_row(mask: Shaped[Array, "x y z"]) -> Float[Array, " m"]:
+        own = moments(mask)
+        return jax.lax.map(lambda other: of_pair(own, other), of_b)
+
+    return jax.lax.map(of_row, jnp.asarray(masks_a))
 
 
 @compiled_in_float64(cast_back=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import UInt8
 
 from jaxfer.errors import UserError
 from jaxfer.files import read_array, read_json
@@ -101,6 +101,10 @@ _RULES: dict[str, tuple[Callable[[_Card], bool], str]] = {
         lambda c: type(c["masks_size"]) is int and 0 < c["masks_size"] <= 2**27,
         "voxels of a mask",
     ),
+    "masks_kind": (
+        lambda c: c.get("masks_kind", "bits") in ("bits", "fractions"),
+        "bits (cards from before there were fractions), fractions",
+    ),
     "fingerprint": (lambda c: isinstance(c["fingerprint"], str), "a text"),
 }
 """What a card must hold."""
@@ -120,17 +124,18 @@ class Source:
     Attributes:
         card: the record beside the checkpoint.
         model, params: the network.
-        masks: foreground of the labelled training subjects on the grid for RoI analysis.
+        masks: foreground of the labelled training subjects on the grid for RoI analysis, in 255ths
+            of a cell.
     """
 
     card: dict[str, Any]
     model: UNet
     params: Any
-    masks: Bool[np.ndarray, "n v"]
+    masks: UInt8[np.ndarray, "n v"]
 
 
 def save_source(
-    folder: Path, params: Any, card: dict[str, Any], masks: Bool[np.ndarray, "n v"]
+    folder: Path, params: Any, card: dict[str, Any], masks: UInt8[np.ndarray, "n v"]
 ) -> None:
     """Puts a source model on the shelf; the card comes last, so that a card means a whole model.
 
@@ -138,13 +143,14 @@ def save_source(
         folder: of this model.
         params: pytree of arrays.
         card: of json's types; what a card needs is checked when it is read.
-        masks: foreground of each training subject, flattened.
+        masks: foreground of each training subject in 255ths of a cell, flattened.
     """
     (folder / "card.json").unlink(missing_ok=True)
     save_params(folder / "checkpoint", params)
-    np.save(folder / "masks.npy", np.packbits(masks, axis=1))
+    np.save(folder / "masks.npy", masks)
+    about = {"masks_size": int(masks.shape[1]), "masks_kind": "fractions"}
     temporary = folder / f".{os.getpid()}-card.json"
-    temporary.write_text(json.dumps(card | {"masks_size": int(masks.shape[1])}, indent=1))
+    temporary.write_text(json.dumps(card | about, indent=1))
     temporary.replace(folder / "card.json")
 
 
@@ -194,15 +200,17 @@ def load_source(folder: Path) -> Source:
     )
     params = load_params(folder / "checkpoint", model, tuple(card["patch"]))
     try:
-        packed = read_array(folder / "masks.npy")
-        size = card["masks_size"]
+        masks = read_array(folder / "masks.npy")
+        size, kind = card["masks_size"], card.get("masks_kind", "bits")
         # Asked for more bits than there are, unpackbits makes up zeros.
-        if packed.dtype != np.uint8 or packed.shape[1:] != (-(-size // 8),):
-            told = f"{packed.dtype} of shape {packed.shape}"
-            raise ValueError(f"{told} does not hold masks of {size} voxels")
-        if packed.nbytes > _MOST_MASKS:
-            raise ValueError(f"{packed.nbytes} bytes of masks")
-        masks = np.unpackbits(packed, axis=1, count=size).astype(bool)
+        columns = -(-size // 8) if kind == "bits" else size
+        if masks.shape[1:] != (columns,) or masks.dtype != np.uint8:
+            found = f"shape {masks.shape} of {masks.dtype}"
+            raise ValueError(f"{found} does not hold masks of {size} voxels in {kind}")
+        if masks.nbytes > _MOST_MASKS:
+            raise ValueError(f"{masks.nbytes} bytes of masks")
+        if kind == "bits":
+            masks = 255 * np.unpackbits(masks, axis=1, count=size)
     except (OSError, ValueError) as error:
         raise UserError(
             f"{folder / 'masks.npy'}: not readable",

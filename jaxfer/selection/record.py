@@ -112,6 +112,9 @@ def row(candidate: Candidate, scored: Scored | None, chance: float | None) -> di
         "reasons": {name: list(own.reasons) for name, own in found.items() if own.reasons},
         "probability_best": chance,
         "roi_similarity": candidate.roi_similarity,
+        "roi_similarity_interval": [scored.similarity.low, scored.similarity.high]
+        if scored
+        else None,
         "roi_pairs": scored.similarity.pairs if scored else 0,
         "roi_pairs_empty": scored.similarity.empty if scored else 0,
         "validation_dice": scored.source.card["validation_dice"] if scored else None,

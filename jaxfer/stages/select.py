@@ -112,7 +112,14 @@ def _score(run: Run, target_cases: list[TaskCase], prepared: Prepared) -> dict[T
         task: Scored(
             source,
             found[task],
-            roi_similarity(source.masks, masks, k1=select.ssim_k1, k2=select.ssim_k2),
+            roi_similarity(
+                source.masks,
+                masks,
+                k1=select.ssim_k1,
+                k2=select.ssim_k2,
+                kind=select.roi_similarity,
+                seed=config.seed,
+            ),
         )
         for task, source in shelf.items()
     }
@@ -139,6 +146,8 @@ def _flags(scored: Scored, spacing: tuple[float, ...], plane: str, strides: Leve
         flags.append(
             f"trained with strides {theirs}, the run's are {ours}: other cells in coarser layers"
         )
+    if card.get("masks_kind", "bits") == "bits":
+        flags.append("its masks are from before small lesions were kept on the common grid")
     if scored.similarity.empty:
         flags.append(f"{scored.similarity.empty} pair(s) of label maps with an empty mask left out")
     return flags
@@ -199,6 +208,7 @@ def run(run: Run) -> str:
         {
             "target": target.name,
             "rank_by": by,
+            "roi_similarity": select.roi_similarity,
             "label_entropy": float(label_entropy(counts)),
             "n_voxels": int(counts.sum()),
             "layers": list(select.layers),

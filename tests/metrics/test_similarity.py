@@ -6,10 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.ndimage
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from skimage.metrics import structural_similarity
 
 from jaxfer.metrics import global_ssim, similarity
+from jaxfer.metrics.similarity import dice_of_pairs, windowed_ssim
 
 
 def oracle(a, b, k1=0.01, k2=0.03, dynamic_range=1.0):
@@ -79,3 +82,47 @@ def test_jit_and_vmap():
 def test_masks_of_two_grids_raise():
     with pytest.raises(ValueError, match="found 8 and 9 voxels"):
         global_ssim.__wrapped__(np.ones((1, 8), bool), np.ones((1, 9), bool))
+
+
+def blobs(number, shape, seed):
+    rng = np.random.default_rng(seed)
+    smooth = [scipy.ndimage.gaussian_filter(rng.standard_normal(shape), 1.5) for _ in range(number)]
+    return np.stack([s > np.quantile(s, 0.9) for s in smooth])
+
+
+@pytest.mark.parametrize("kwargs", [{}, {"k1": 0.3, "k2": 0.3}, {"window": 3}])
+def test_windows_are_scikit_images(kwargs):
+    ours = blobs(2, (12, 15, 11), 0)
+    theirs = blobs(3, (12, 15, 11), 1) * np.float32(0.7)
+    theirs[2] = ours[1]
+    options = {"K1": kwargs.get("k1", 0.01), "K2": kwargs.get("k2", 0.03)}
+    options |= {"win_size": kwargs.get("window", 7), "use_sample_covariance": False}
+    expected = [
+        [structural_similarity(a * 1.0, b * 1.0, data_range=1.0, **options) for b in theirs]
+        for a in ours
+    ]
+    found = windowed_ssim(ours, theirs, **kwargs)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert float(found[1, 2]) == pytest.approx(1, abs=1e-6)
+
+
+def test_windows_of_an_empty_mask_and_of_another_grid():
+    masks = blobs(2, (9, 9, 9), 0)
+    masks[1] = False
+    found = np.asarray(windowed_ssim(masks, masks))
+    np.testing.assert_array_equal(np.isnan(found), [[0, 1], [1, 1]])
+    with pytest.raises(ValueError, match="window must be odd, from 1 to 9: found 11"):
+        windowed_ssim(masks, masks, window=11)
+    with pytest.raises(ValueError, match="found 4"):
+        windowed_ssim(masks, masks, window=4)
+
+
+def test_dice_of_every_pair():
+    masks = np.random.default_rng(0).random((4, 200)) < 0.3
+    masks[3] = False
+    found = np.asarray(dice_of_pairs(masks[:2], masks))
+    expected = [[2 * (a & b).sum() / (a.sum() + b.sum()) for b in masks[:3]] for a in masks[:2]]
+    np.testing.assert_allclose(found[:, :3], expected, 1e-6)
+    assert np.isnan(found[:, 3]).all()
+    with pytest.raises(ValueError, match="found 200 and 199 voxels"):
+        dice_of_pairs.__wrapped__(masks, masks[:, :199])

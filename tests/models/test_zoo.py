@@ -27,7 +27,7 @@ CARD = {
     "fingerprint": "abc",
     "seed": 7,
 }
-MASKS = np.random.default_rng(0).random((3, 27)) < 0.3  # not whole bytes
+MASKS = np.random.default_rng(0).integers(256, size=(3, 27), dtype=np.uint8)
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ def rewrite(folder, **changes):
 
 def test_a_copied_folder_is_all_that_is_needed(folder, params):
     source = load_source(folder)
-    assert source.card == CARD | {"masks_size": 27}
+    assert source.card == CARD | {"masks_size": 27, "masks_kind": "fractions"}
     assert source.model == UNet(3, (2, 3), strides=((2, 2),), kernels=((3, 3), (3, 3)))
     np.testing.assert_array_equal(source.masks, MASKS)
     assert jax.tree.structure(source.params) == jax.tree.structure(params)
@@ -201,7 +201,23 @@ def test_masks_cut_short(folder, left):
         load_source(folder)
 
 
-def test_masks_that_are_no_bits(folder):
+def test_masks_in_bits_of_older_shelves(folder):
+    bits = np.random.default_rng(2).random((3, 27)) < 0.3  # not whole bytes
+    np.save(folder / "masks.npy", np.packbits(bits, axis=1))
+    with pytest.raises(UserError, match=r"masks\.npy"):
+        load_source(folder)
+    card = json.loads((folder / "card.json").read_text())
+    del card["masks_kind"]
+    (folder / "card.json").write_text(json.dumps(card))
+    masks = load_source(folder).masks
+    assert masks.dtype == np.uint8
+    np.testing.assert_array_equal(masks, np.where(bits, 255, 0))
+    rewrite(folder, masks_size=33)
+    with pytest.raises(UserError, match=r"masks\.npy"):
+        load_source(folder)
+
+
+def test_masks_that_are_no_memberships(folder):
     np.save(folder / "masks.npy", np.zeros((3, 4), np.float32))
     with pytest.raises(UserError, match=r"masks\.npy"):
         load_source(folder)

@@ -37,7 +37,7 @@ def case(tmp_path: Path) -> TaskCase:
 
 def test_masks_on_the_shelf(case: TaskCase) -> None:
     (mask,) = foreground_masks([case.classes()])
-    assert mask.mean() == 1 / 8
+    assert mask.mean() == 255 / 8
     assert mask.shape == (GRID**3,)
 
 
@@ -56,7 +56,8 @@ def test_validation_dice(
     guess[7] = 1  # 32 voxels of background that are taken for lesion
     probs = np.eye(2, dtype=np.float32)[guess]
     monkeypatch.setattr(pretrain, "predict_volume", lambda *_, **__: probs)
-    config = ConfigDict({"model": {"patch": (8, 8)}, "evaluate": {"overlap": 0.0, "batch_size": 1}})
+    evaluate, data = {"overlap": 0.0, "batch_size": 1}, {"plane": "axial"}
+    config = ConfigDict({"model": {"patch": (8, 8)}, "evaluate": evaluate, "data": data})
     run = Run(config, tmp_path, Console(quiet=True))
     model = UNet(num_classes=2, widths=(2, 4))
     found = pretrain._validation_dice(run, model, {}, [case])

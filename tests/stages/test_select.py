@@ -104,12 +104,39 @@ def test_a_source_whose_data_have_gone_is_scored_but_not_by_its_voxels(
     assert any(reason in flag for flag in row["flags"])
 
 
+def test_rois_are_compared_as_asked(again: Callable[..., Run]) -> None:
+    run = again(metrics=("leep",), rank_by="leep", roi_similarity="ssim_shape")
+    folder = sorted((run.workdir / "sources").iterdir())[0]
+    card = json.loads((folder / "card.json").read_text())
+    found = {}
+    for kind in ("ssim", "ssim_shape"):
+        run.config.select.roi_similarity = kind
+        select.run(run)
+        record = json.loads((run.workdir / "select" / "selection.json").read_text())
+        assert record["roi_similarity"] == kind
+        for row in record["sources"]:
+            low, high = row["roi_similarity_interval"]
+            assert low is None or low <= row["roi_similarity"] <= high
+        found[kind] = [r["roi_similarity"] for r in record["sources"]]
+        assert not any("small lesions" in flag for r in record["sources"] for flag in r["flags"])
+    assert sorted(found["ssim"]) != sorted(found["ssim_shape"])
+    bits = np.packbits(np.load(folder / "masks.npy") > 127, axis=1)
+    np.save(folder / "masks.npy", bits)
+    (folder / "card.json").write_text(json.dumps(card | {"masks_kind": "bits"}))
+    select.run(run)
+    record = json.loads((run.workdir / "select" / "selection.json").read_text())
+    flagged = [
+        r["source"] for r in record["sources"] if any("small lesions" in f for f in r["flags"])
+    ]
+    assert flagged == [card["task"]["name"]]
+
+
 def test_what_does_not_fit_on_the_shelf_is_told_at_once(again: Callable[..., Run]) -> None:
     run = again(layers=("encoder_2",), rank_by="leep")
     folder = sorted((run.workdir / "sources").iterdir())[0]
     card = json.loads((folder / "card.json").read_text())
     (folder / "card.json").write_text(json.dumps(card | {"masks_size": 4096}))
-    np.save(folder / "masks.npy", np.packbits(np.ones((2, 4096), bool), axis=1))
+    np.save(folder / "masks.npy", np.ones((2, 4096), np.uint8))
     before = (run.workdir / "select" / "selection.json").read_bytes()
     with pytest.raises(UserError) as told:
         select.run(run)
