@@ -56,7 +56,7 @@ def network():
     image, rng = jax.ShapeDtypeStruct((1, *PATCH, 1), jnp.float32), np.random.default_rng(0)
     shapes = jax.eval_shape(model.init, jax.random.key(1), image)["params"]
     params = jax.tree.map(lambda s: jnp.asarray(rng.normal(0, 0.4, s.shape), s.dtype), shapes)
-    return Source({}, model, params, np.zeros((1, 8), bool))
+    return Source({}, model, params, np.zeros((1, 8), np.uint8))
 
 
 def walk(source, case, layer):
