@@ -46,7 +46,7 @@ class Doubts(Bends):
 
 
 def source(kind):
-    return Source({}, kind(num_classes=SOURCES, widths=(3, 3)), {}, np.zeros((1, 8), bool))
+    return Source({}, kind(num_classes=SOURCES, widths=(3, 3)), {}, np.zeros((1, 8), np.uint8))
 
 
 def case(make_case, seed, classes):

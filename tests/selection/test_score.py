@@ -63,7 +63,7 @@ class KnowsNothing(UNet):
 
 def source(kind=EachPixel):
     network = kind(num_classes=SOURCES, widths=(FEATURES, 5))
-    return Source({}, network, {}, np.zeros((1, 8), bool))
+    return Source({}, network, {}, np.zeros((1, 8), np.uint8))
 
 
 def score(cases, kind=EachPixel, *, patch=(4, 4), batch_size=3, layer="decoder_0", **changes):
