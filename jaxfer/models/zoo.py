@@ -15,6 +15,7 @@ from jaxtyping import Bool
 
 from jaxfer.errors import UserError
 from jaxfer.models.checkpoint import load_params, save_params
+from jaxfer.models.layers import Layer, layers_of
 from jaxfer.models.levels import Levels, patch_multiples
 from jaxfer.models.unet import UNet
 
@@ -99,6 +100,16 @@ class Source:
     model: UNet
     params: Any
     masks: Bool[np.ndarray, "n v"]
+
+    @property
+    def num_classes(self) -> int:
+        """Its classes, background included."""
+        return self.model.num_classes
+
+    @property
+    def layers(self) -> dict[str, Layer]:
+        """The layers whose features it has."""
+        return layers_of(self.model.widths)
 
 
 def save_source(

@@ -27,10 +27,9 @@ from jaxfer.metrics import (
     class_balanced,
     conditional_log_probs,
 )
-from jaxfer.models.layers import layers_of
-from jaxfer.models.zoo import Source
 from jaxfer.selection.collect import Collector, Samples, Wanted, sample_source
 from jaxfer.selection.draw import Draw, Sampling, draw_voxels
+from jaxfer.selection.foreign import SourceModel
 from jaxfer.selection.kept import Kept
 from jaxfer.selection.network import Seconds, batches, network_outputs
 from jaxfer.selection.sampled import wanted_of
@@ -55,7 +54,7 @@ _TARGET, _OWN, _NOISE = range(3)
 class Job:
     """What is asked of one source."""
 
-    source: Source
+    source: SourceModel
     cases: tuple[TaskCase, ...]
     cards: list[Metric]
     layers: tuple[str, ...]
@@ -99,7 +98,7 @@ class Job:
         return wanted_of(
             self.sampled,
             self.layers,
-            self.source.model.widths,
+            self.source.layers,
             lambda scale, by_class: self.draw(self.cases, _TARGET, scale, by_class),
         )
 
@@ -149,9 +148,9 @@ def over_voxels(
 
 def _nothing(job: Job) -> tuple[LabelStatistics, dict[str, ClassFeatureStatistics]]:
     """The statistics of no voxel."""
-    num_classes, known = job.cases[0].roi.num_classes, layers_of(job.source.model.widths)
+    num_classes, known = job.cases[0].roi.num_classes, job.source.layers
     return (
-        LabelStatistics.zeros(num_classes, job.source.model.num_classes),
+        LabelStatistics.zeros(num_classes, job.source.num_classes),
         {
             layer: ClassFeatureStatistics.zeros(num_classes, known[layer].channels)
             for layer in job.exact_layers
@@ -196,7 +195,7 @@ def own_samples(job: Job) -> dict[str, Samples] | str:
         return {}
     if isinstance(job.own, str):
         return job.own
-    known = layers_of(job.source.model.widths)
+    known = job.source.layers
     scales = {known[layer].scale for layer in job.layers}
     draws = {scale: job.draw(job.own, _OWN, scale, True) for scale in scales}
     wanted = {layer: Wanted(layer, draws[known[layer].scale]) for layer in job.layers}

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, UInt8
 
 from jaxfer.metrics import Metric, Score
-from jaxfer.models.layers import layers_of
+from jaxfer.models.layers import Layer
 from jaxfer.selection.collect import Samples, Wanted
 from jaxfer.selection.draw import Draw
 
@@ -19,18 +19,17 @@ UNDISTURBED, DISTURBED = "undisturbed", "disturbed"
 def wanted_of(
     cards: Sequence[Metric],
     layers: Sequence[str],
-    widths: Sequence[int],
+    known: Mapping[str, Layer],
     draw: Callable[[int, bool], Draw],
 ) -> dict[str, Wanted]:
     """The samples of the target's voxels that these metrics need, by the name of the output.
 
     Args:
         cards: of metrics that need samples.
-        layers: of the network.
-        widths: of the network.
+        layers: that are asked for.
+        known: all layers of the source.
         draw: the voxels for a scale, by class or not; asked once for each that is needed.
     """
-    known = layers_of(widths)
     kinds = {card.needs for card in cards}
     outputs: dict[str, tuple[str, int, bool]] = {}
     if "probabilities" in kinds:
