@@ -72,7 +72,7 @@ def test_the_best_is_ranked_mapped_and_not_fine_tuned(again: Callable[..., Run])
     run = again(modality="none")
     assert f"best by leep: {NAME}" in select.run(run)
     record = json.loads((run.workdir / "select" / "selection.json").read_text())
-    assert [row["source"] for row in record["sources"]][0] == NAME
+    assert record["sources"][0]["source"] == NAME
     first, *others = record["sources"]
     assert first["rank"] == 1
     assert first["outputs_only"]
