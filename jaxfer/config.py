@@ -35,6 +35,7 @@ def default_config() -> ConfigDict:
     c.target = ""  # task to learn from few labelled scans: dataset/site/modality/RoI
     c.sources = ("",)  # tasks whose networks are on the shelf, or are to be trained for it
     c.shelf = ""  # folder of source models that runs share; '' = <workdir>/sources
+    c.foreign = ()  # folders of outputs that other programs wrote: docs/foreign-sources.md
     c.datasets = ConfigDict()  # name → layout, folder and what else its layout needs
 
     c.data = ConfigDict()
@@ -205,7 +206,7 @@ _ROI_SIMILARITIES = ("ssim", "ssim_centred", "ssim_shape", "ssim_windowed", "dic
 _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "name": (lambda v: bool(v) and "/" not in v and not v.startswith("."), "a folder's name"),
     "seed": (_seed, "0 … 2³¹ − 1"),
-    "sources": (lambda v: len(v) > 0, "one task or more"),
+    "foreign": (lambda v: all(v) and len(set(v)) == len(v), "each folder once"),
     "workers": (lambda v: v >= 0, "0 (one per core) or more"),
     "data.spacing": (
         lambda v: len(v) == 3 and all(s >= 0 for s in v),
@@ -309,9 +310,14 @@ def _fields(config: ConfigDict, prefix: str = "") -> dict[str, Any]:
     return found
 
 
+def _element(default: tuple[Any, ...]) -> Any:
+    """What the elements of a tuple are like; of one that is empty as it stands, texts."""
+    return default[0] if default else ""
+
+
 def _like(value: Any, default: Any) -> bool:
     if isinstance(default, tuple):
-        return isinstance(value, tuple) and all(_like(v, default[0]) for v in value)
+        return isinstance(value, tuple) and all(_like(v, _element(default)) for v in value)
     if isinstance(default, float):
         return type(value) in (int, float) and math.isfinite(value)
     return type(value) is type(default)
@@ -319,7 +325,7 @@ def _like(value: Any, default: Any) -> bool:
 
 def _kind(default: Any) -> str:
     if isinstance(default, tuple):
-        return f"a tuple, each {_kind(default[0])}"
+        return f"a tuple, each {_kind(_element(default))}"
     names = {str: "text", int: "a whole number", float: "a finite number", bool: "True or False"}
     return names.get(type(default), "a dictionary")
 
@@ -339,8 +345,16 @@ def _structure(found: dict[str, Any], known: dict[str, Any]) -> list[Problem]:
     return problems
 
 
-def _known(field: str, values: tuple[str, ...], allowed: tuple[str, ...]) -> list[Problem]:
-    where, listed = f"config.{field}", ", ".join(allowed)
+def _of_networks(fields: dict[str, Any]) -> str:
+    """What to know of the sources that can be named for fine-tuning."""
+    told = "those of config.foreign are known by their outputs alone and cannot be fine-tuned here"
+    return f"; {told}" if fields["foreign"] else ""
+
+
+def _known(
+    field: str, values: tuple[str, ...], allowed: tuple[str, ...], note: str = ""
+) -> list[Problem]:
+    where, listed = f"config.{field}", ", ".join(allowed) + note
     if not values:
         return [Problem("error", where, "empty", "()", listed)]
     return [Problem("error", where, "unknown value", v, listed) for v in values if v not in allowed]
@@ -373,7 +387,10 @@ def _ruled(fields: dict[str, Any]) -> list[Problem]:
         known = layers_of(fields["model.widths"], len(fields["model.patch"]))
         problems += _known("select.layers", layers, tuple(known))
     problems += _known("select.rank_by", (fields["select.rank_by"],), scores)
-    problems += _known("finetune.source", (fields["finetune.source"],), ("best", *sources))
+    named = (fields["finetune.source"],)
+    problems += _known("finetune.source", named, ("best", *sources), _of_networks(fields))
+    if not sources and not any(fields["foreign"]):
+        problems.append(Problem("error", "config.sources", "empty", "()", "one task or more"))
     problems += _patch(fields)
     for stage in ("pretrain", "finetune"):
         size, parts = fields[f"{stage}.batch_size"], fields[f"{stage}.accumulate"]

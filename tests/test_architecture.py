@@ -23,7 +23,7 @@ ALLOWED = {
     "evaluation": "errors tasks metrics",
     "data": "errors files tasks",
     "train": "errors files hosts tasks metrics data models",
-    "selection": "errors tasks metrics data models train.predict",
+    "selection": "errors files tasks metrics data models train.predict",
     "stages": "errors files hosts tasks config metrics data models train selection evaluation "
     "report __init__",
     "launch": "errors hosts config stages",

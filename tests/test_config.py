@@ -107,6 +107,7 @@ BAD = {
     "stages": [(), ("prepare", "train")],
     "target": ["", "mine/all/t1", "mine/all//lesion", "theirs/all/t1/lesion"],
     "sources": [(), ("mine",), ("theirs/all/t1/lesion",), ("mine/all/t1/lesion",)],
+    "foreign": [("",), ("a", "a")],
     "workers": [-1],
     "data.spacing": [(1.0, 1.0), (1.0, 1.0, -2.0)],
     "data.interpolation": ["nearest", ""],

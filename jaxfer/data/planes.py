@@ -18,8 +18,10 @@ def in_plane(plane: str) -> tuple[int, int]:
     return first, second
 
 
-def slices_last(volume: Shaped[np.ndarray, "_ _ _"], plane: str) -> Shaped[np.ndarray, "_ _ _"]:
-    """A view of a volume whose last axis counts the slices of a plane."""
+def slices_last(
+    volume: Shaped[np.ndarray, "_ _ _ *c"], plane: str
+) -> Shaped[np.ndarray, "_ _ _ *c"]:
+    """A view of a volume whose last axis counts the slices of a plane; channels may follow."""
     return np.moveaxis(volume, NORMALS[plane], 2)
 
 

@@ -16,6 +16,7 @@ from jaxtyping import UInt8
 from jaxfer.errors import UserError
 from jaxfer.files import read_array, read_json
 from jaxfer.models.checkpoint import load_params, save_params
+from jaxfer.models.layers import Layer, layers_of
 from jaxfer.models.levels import Levels, patch_multiples
 from jaxfer.models.unet import UNet
 
@@ -132,6 +133,16 @@ class Source:
     model: UNet
     params: Any
     masks: UInt8[np.ndarray, "n v"]
+
+    @property
+    def num_classes(self) -> int:
+        """Its classes, background included."""
+        return self.model.num_classes
+
+    @property
+    def layers(self) -> dict[str, Layer]:
+        """The layers whose features it has."""
+        return layers_of(self.model.widths, len(self.card["patch"]), self.model.strides)
 
 
 def save_source(

@@ -12,9 +12,9 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Float32, Int, Shaped
 
 from jaxfer.data.sampler import TaskCase
-from jaxfer.models.zoo import Source
 from jaxfer.selection.cells import owners
 from jaxfer.selection.draw import Draw
+from jaxfer.selection.foreign import SourceModel
 from jaxfer.selection.network import Batch, Outputs, Seconds, batches, network_outputs
 from jaxfer.train.predict import Patch, Tile
 
@@ -129,7 +129,7 @@ class _Places:
 
 
 def sample_source(
-    source: Source,
+    source: SourceModel,
     cases: Sequence[TaskCase],
     wanted: Mapping[str, Wanted],
     *,

@@ -13,10 +13,10 @@ import numpy as np
 from jaxtyping import Array, Float, Float32, UInt8
 
 from jaxfer.data.sampler import TaskCase
-from jaxfer.models.zoo import Source
 from jaxfer.selection.cells import owned_labels
+from jaxfer.selection.foreign import Foreign, SourceModel
 from jaxfer.tasks import IGNORE
-from jaxfer.train.predict import Patch, Tile, forward, tile_batches, tiles
+from jaxfer.train.predict import Patch, Tile, forward, read_tile, tile_batches, tiles
 
 Outputs = dict[str, Float[Array, "b ... _"]]
 
@@ -26,12 +26,14 @@ class Batch:
     """Tiles of one case.
 
     Attributes:
+        case: that they are of.
         tiles: where they lie; the batch may have empty rows after them.
         image: pixels or voxels.
         disturbed: the same with noise, if a second prediction is asked for.
         labels: of the target, ``IGNORE`` where a voxel does not count in this tile.
     """
 
+    case: TaskCase
     tiles: list[Tile]
     image: Float32[np.ndarray, "b *s 1"]
     disturbed: Float32[np.ndarray, "b *s 1"] | None
@@ -63,7 +65,7 @@ def batches(
         labels = np.full(batch.shape[:-1], IGNORE, np.uint8)
         for row, tile in enumerate(chosen):
             labels[row] = owned_labels(classes, tile, patch)
-        yield Batch(chosen, batch, disturbed, labels)
+        yield Batch(case, chosen, batch, disturbed, labels)
 
 
 @dataclass
@@ -82,9 +84,12 @@ class Seconds:
 
 
 def network_outputs(
-    source: Source, batch: Batch, layers: Collection[str], seconds: Seconds
+    source: SourceModel, batch: Batch, layers: Collection[str], seconds: Seconds
 ) -> Outputs:
     """Log-probabilities, the features of the layers, and the second prediction if there is one."""
+    if isinstance(source, Foreign):
+        with seconds.of("forward"):
+            return _outputs_of_files(source, batch, layers)
     with seconds.of("forward"):
         log_probs, features = forward(source.model, source.params, jnp.asarray(batch.image))
         outputs = {"log_probs": log_probs} | {layer: features[layer] for layer in layers}
@@ -93,4 +98,16 @@ def network_outputs(
         with seconds.of("samples"):
             disturbed, _ = forward(source.model, source.params, jnp.asarray(batch.disturbed))
             outputs["disturbed"] = jax.block_until_ready(disturbed)
+    return outputs
+
+
+def _outputs_of_files(source: Foreign, batch: Batch, layers: Collection[str]) -> Outputs:
+    """What the network would have given, cut out of its outputs for the whole case."""
+    volumes, patch = source.sliced_outputs(batch.case), batch.labels.shape[1:]
+    outputs: Outputs = {}
+    for name in ("log_probs", *layers):
+        values = np.zeros((*batch.labels.shape, volumes[name].shape[-1]), np.float32)
+        for row, tile in enumerate(batch.tiles):
+            values[row] = read_tile(volumes[name], tile, patch, 0.0)
+        outputs[name] = jnp.asarray(values)
     return outputs

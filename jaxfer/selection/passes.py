@@ -27,10 +27,9 @@ from jaxfer.metrics import (
     class_balanced,
     conditional_log_probs,
 )
-from jaxfer.models.layers import Layer, layers_of
-from jaxfer.models.zoo import Source
 from jaxfer.selection.collect import Collector, Samples, Wanted, sample_source
 from jaxfer.selection.draw import Draw, Sampling, draw_voxels
+from jaxfer.selection.foreign import SourceModel
 from jaxfer.selection.kept import Kept
 from jaxfer.selection.network import Seconds, batches, network_outputs
 from jaxfer.selection.sampled import wanted_of
@@ -56,7 +55,7 @@ _TARGET, _OWN, _NOISE = range(3)
 class Job:
     """What is asked of one source."""
 
-    source: Source
+    source: SourceModel
     cases: tuple[TaskCase, ...]
     cards: list[Metric]
     layers: tuple[str, ...]
@@ -69,12 +68,6 @@ class Job:
     @property
     def sampled(self) -> list[Metric]:
         return [card for card in self.cards if card.finalise is None]
-
-    @property
-    def known_layers(self) -> dict[str, Layer]:
-        """All layers of the network."""
-        model = self.source.model
-        return layers_of(model.widths, len(self.patch), model.strides)
 
     def asks_for(self, *kinds: type[Any]) -> bool:
         """Whether a metric is made of one of these statistics."""
@@ -108,7 +101,8 @@ class Job:
         return wanted_of(
             self.sampled,
             self.layers,
-            self.known_layers,
+            self.source.layers,
+            len(self.patch),
             lambda scale, by_class: self.draw(self.cases, _TARGET, scale, by_class),
         )
 
@@ -158,9 +152,9 @@ def over_voxels(
 
 def _nothing(job: Job) -> tuple[LabelStatistics, dict[str, ClassFeatureStatistics]]:
     """The statistics of no voxel."""
-    num_classes, known = job.cases[0].roi.num_classes, job.known_layers
+    num_classes, known = job.cases[0].roi.num_classes, job.source.layers
     return (
-        LabelStatistics.zeros(num_classes, job.source.model.num_classes),
+        LabelStatistics.zeros(num_classes, job.source.num_classes),
         {
             layer: ClassFeatureStatistics.zeros(num_classes, known[layer].channels)
             for layer in job.exact_layers
@@ -205,7 +199,7 @@ def own_samples(job: Job) -> dict[str, Samples] | str:
         return {}
     if isinstance(job.own, str):
         return job.own
-    known = job.known_layers
+    known = job.source.layers
     scales = {known[layer].scale for layer in job.layers}
     draws = {scale: job.draw(job.own, _OWN, scale, True) for scale in scales}
     wanted = {layer: Wanted(layer, draws[known[layer].scale]) for layer in job.layers}

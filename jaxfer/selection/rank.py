@@ -29,6 +29,7 @@ class Candidate:
         decisions: of the framework's steps, in order.
         rank: 1 for the best of those that survived; None for a dropped source.
         flags: what a reader should know of it.
+        roi_known: whether there are label maps of its training; without, RoI analysis keeps it.
     """
 
     task: Task
@@ -37,6 +38,7 @@ class Candidate:
     decisions: tuple[Decision, ...] = ()
     rank: int | None = None
     flags: tuple[str, ...] = field(default=())
+    roi_known: bool = True
 
     @property
     def kept(self) -> bool:
@@ -79,14 +81,18 @@ def filter_roi(candidates: Sequence[Candidate], keep: int) -> list[Candidate]:
     Args:
         candidates: after the modality filter.
         keep: how many; 0 keeps all. Equals of the last one kept are kept too. A source without a
-            similarity counts as the least similar.
+            similarity counts as the least similar; one whose RoI is unknown is kept beside them.
     """
-    left = sorted(-_comparable(c.roi_similarity) for c in candidates if c.kept)
+    left = sorted(-_comparable(c.roi_similarity) for c in candidates if c.kept and c.roi_known)
     limit = math.inf if keep == 0 or len(left) <= keep else left[keep - 1]
     decided = []
     for c in candidates:
         if not c.kept:
             decided.append(c)
+            continue
+        if not c.roi_known:
+            reason = "label maps of its training are unknown: kept without a comparison"
+            decided.append(_decide(c, "roi", True, reason))
             continue
         shown = f"RoI similarity {c.roi_similarity:.3f}"
         if math.isnan(c.roi_similarity):

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from jaxfer.metrics import interval, probability_best, scored_by
-from jaxfer.models.zoo import Source
+from jaxfer.selection.foreign import Foreign, SourceModel
 from jaxfer.selection.found import Found
 from jaxfer.selection.rank import Candidate
 from jaxfer.selection.roi import RoiSimilarity
@@ -22,7 +22,7 @@ from jaxfer.selection.score import SourceScores
 class Scored:
     """A source with all that was measured of it."""
 
-    source: Source
+    source: SourceModel
     found: SourceScores
     similarity: RoiSimilarity
 
@@ -98,6 +98,7 @@ def row(candidate: Candidate, scored: Scored | None, chance: float | None) -> di
     return {
         "rank": candidate.rank,
         "source": candidate.task.name,
+        "outputs_only": bool(scored and isinstance(scored.source, Foreign)),
         "modality": candidate.task.modality,
         "roi": candidate.task.roi,
         "synthetic": scored.source.card["synthetic"] if scored else None,

@@ -20,17 +20,19 @@ def wanted_of(
     cards: Sequence[Metric],
     layers: Sequence[str],
     known: Mapping[str, Layer],
+    axes: int,
     draw: Callable[[tuple[int, ...], bool], Draw],
 ) -> dict[str, Wanted]:
     """The samples of the target's voxels that these metrics need, by the name of the output.
 
     Args:
         cards: of metrics that need samples.
-        layers: whose features are looked at.
-        known: all layers of the network.
+        layers: that are asked for.
+        known: all layers of the source.
+        axes: of a tile, 2 or 3.
         draw: the voxels for a scale, by class or not; asked once for each that is needed.
     """
-    kinds, pixel = {card.needs for card in cards}, known["encoder_0"].scale
+    kinds, pixel = {card.needs for card in cards}, (1,) * axes
     outputs: dict[str, tuple[str, tuple[int, ...], bool]] = {}
     if "probabilities" in kinds:
         outputs["log_probs"] = ("log_probs", pixel, True)

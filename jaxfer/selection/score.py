@@ -21,9 +21,9 @@ from jaxfer.metrics import (
     score_names,
     scored_by,
 )
-from jaxfer.models.zoo import Source
 from jaxfer.selection.collect import Samples
 from jaxfer.selection.draw import Sampling
+from jaxfer.selection.foreign import SourceModel, lacking
 from jaxfer.selection.found import Found, missing, over_repetitions
 from jaxfer.selection.network import Seconds
 from jaxfer.selection.passes import Job, over_voxels, own_samples
@@ -59,7 +59,7 @@ def passes(metrics: Sequence[str]) -> int:
 
 
 def score_source(
-    source: Source,
+    source: SourceModel,
     cases: Sequence[TaskCase],
     *,
     metrics: Sequence[str],
@@ -75,7 +75,7 @@ def score_source(
     """Every score of a source for the metrics and layers.
 
     Args:
-        source: its network runs in inference mode on the target's images.
+        source: its network runs in inference mode on the target's images, or its files are read.
         cases: of the target's training subjects; all of one RoI.
         metrics: names in the registry.
         layers: of the network, whose features are looked at.
@@ -93,8 +93,11 @@ def score_source(
     Raises:
         UserError: the log-probabilities cannot be written.
     """
-    cards = [metric(name) for name in metrics]
-    job = Job(source, tuple(cases), cards, tuple(layers), patch, batch_size, sampling, key, own)
+    names = score_names(metrics, layers)
+    absent = {name: lacking(source, *scored_by(name), layers) for name in names}
+    cards = [metric(m) for m in dict.fromkeys(scored_by(n)[0].name for n in names if not absent[n])]
+    known = tuple(layer for layer in layers if layer in source.layers)
+    job = Job(source, tuple(cases), cards, known, patch, batch_size, sampling, key, own)
     seconds = Seconds()
     statistics, samples = over_voxels(job, seconds, scratch, on_tiles)
     with seconds.of("samples"):
@@ -103,8 +106,11 @@ def score_source(
     of_all = together(list(statistics))
     scores: dict[str, Found] = {}
     terms: dict[str, list[Any]] = {}
-    for name in score_names(metrics, layers):
+    for name in names:
         card, layer = scored_by(name)
+        if reason := absent[name]:
+            scores[name] = missing(reason)
+            continue
         if card.finalise is not None:
             with seconds.of("statistics"):
                 scores[name] = _exact(statistics, of_all, subjects, card, layer, key)
@@ -119,9 +125,9 @@ def score_source(
                 layer,
                 samples,
                 of_own,
-                layers=layers,
+                layers=known,
                 num_classes=cases[0].roi.num_classes,
-                num_source_classes=source.model.num_classes,
+                num_source_classes=source.num_classes,
             )
             if card.pool_dependent:
                 terms[name] = jax.device_get(found)

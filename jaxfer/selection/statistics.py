@@ -124,7 +124,7 @@ def add_voxels(
 
 # Compiled one by one: together, what they share is kept in memory, and they take longer.
 @compiled_in_float64()
-def _added(so_far: Any, output: Float[Array, "b h w d"], labels: Integer[Array, "b h2 w2"]) -> Any:
+def _added(so_far: Any, output: Float[Array, "b *cells d"], labels: Integer[Array, " b *n"]) -> Any:
     safe, mask = _cells(labels, output)
     return so_far.update(output, safe, mask=mask)
 

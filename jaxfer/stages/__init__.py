@@ -40,7 +40,7 @@ STAGES = (
     Stage("verify", prepare.verify, inputs=prepare.inputs),
     Stage("prepare", prepare.run, inputs=prepare.inputs),
     Stage("pretrain", pretrain.run, ("pretrain", "augment", "shelf"), ("prepare",), together=True),
-    Stage("select", select.run, ("select",), ("prepare", "pretrain")),
+    Stage("select", select.run, ("select", "foreign"), ("prepare", "pretrain"), select.inputs),
     Stage(
         "finetune",
         finetune.run,

@@ -36,19 +36,28 @@ class _Method:
 
 
 def chosen_source(run: Run) -> Task:
-    """The source to start from: the configured one, or the first of the ranking."""
+    """The source to start from: the configured one, or the first of the ranking with a network."""
     if run.config.finetune.source != "best":
         return Task.parse(run.config.finetune.source)
-    row = {"source": str, "rank": (int, NoneType), "scores": {str: NUMBER_OR_NULL}}
+    row = {
+        "source": str,
+        "rank": (int, NoneType),
+        "outputs_only": bool,
+        "scores": {str: NUMBER_OR_NULL},
+    }
     file = run.workdir / "select" / "selection.json"
     selection = read_json(file, {"rank_by": str, "sources": [row]})
     rows, by = selection["sources"], selection["rank_by"]
-    best = [r["source"] for r in rows if r["rank"] == 1 and r["scores"].get(by) is not None]
+    ranked = [r for r in rows if r["rank"] is not None and r["scores"].get(by) is not None]
+    best = [r["source"] for r in ranked if not r["outputs_only"]]
     if not best:
+        known = ", ".join(r["source"] for r in ranked)
         raise UserError(
-            f"no source has both survived the filters and a {by} score: there is none to fine-tune",
-            mend="see select/selection.csv for the reasons, or name one: "
-            "--config.finetune.source=TASK",
+            f"no source has a network, has survived the filters and has a {by} score: there is "
+            "none to fine-tune",
+            found=f"known by their outputs alone: {known}" if known else None,
+            mend="see select/selection.csv for the reasons, keep more sources "
+            "(--config.select.roi_keep=0), or name one: --config.finetune.source=TASK",
         )
     if best[0] not in run.config.sources:
         raise UserError(

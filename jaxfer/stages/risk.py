@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from jaxfer.data.verify import AFFINE_TOLERANCE, corner_distance
 from jaxfer.errors import UserError
 from jaxfer.metrics import LabelStatistics, conditional_log_probs
 from jaxfer.models.zoo import Source
+from jaxfer.selection.foreign import Foreign
 from jaxfer.stages.prepare import Prepared
 from jaxfer.stages.run import Run
 from jaxfer.tasks import IGNORE, Task
@@ -85,6 +87,30 @@ def _positional(
     return [whole[case.stored.geometry.window] for case in cases]
 
 
+def _with_case(
+    stats: LabelStatistics, case: TaskCase, log_probs: Float32[np.ndarray, "x y z s"]
+) -> LabelStatistics:
+    classes = case.classes()
+    valid = classes != IGNORE
+    return stats.update(log_probs, np.where(valid, classes, 0), mask=valid)
+
+
+def write_instance_maps(
+    prepared: Prepared, target: Task, source: Foreign, cases: Sequence[TaskCase], folder: Path
+) -> None:
+    """The instance maps of a source that is known by its outputs, as NIfTI in nats."""
+    stats = LabelStatistics.zeros(cases[0].roi.num_classes, source.num_classes)
+    for case in cases:
+        stats = _with_case(stats, case, source.outputs(case)["log_probs"])
+    table = conditional_log_probs(stats)
+    for case in cases:
+        log_probs, classes = source.outputs(case)["log_probs"], case.classes()
+        risk = instance_risk(log_probs, classes, table, classes != IGNORE)
+        file = folder / f"{case.stored.id}_instance.nii.gz"
+        reference = prepared.files(target, case.stored.id)[0].path
+        write_like(file, restore(risk, case.stored.geometry, 0.0), reference)
+
+
 def make_risk_maps(
     run: Run,
     prepared: Prepared,
@@ -104,9 +130,7 @@ def make_risk_maps(
     log_probs: list[np.ndarray] = []
     for case in cases:
         log_probs.append(source_log_probs(run, source, case.image()))
-        classes = case.classes()
-        valid = classes != IGNORE
-        stats = stats.update(log_probs[-1], np.where(valid, classes, 0), mask=valid)
+        stats = _with_case(stats, case, log_probs[-1])
         on_case(case.stored.id)
     log_conditional = conditional_log_probs(stats)
     np.save(folder / "log_conditional.npy", np.asarray(log_conditional))

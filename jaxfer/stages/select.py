@@ -5,18 +5,21 @@ from __future__ import annotations
 import dataclasses
 import math
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 
 from jaxfer.config import chosen_metrics, chosen_scores
+from jaxfer.data.nifti import read_header
 from jaxfer.data.sampler import TaskCase
 from jaxfer.errors import Problem, raise_problems
 from jaxfer.metrics import label_entropy, scored_by
-from jaxfer.models.layers import layers_of
 from jaxfer.models.levels import Levels, network_strides
 from jaxfer.models.zoo import Source, load_source, read_card
 from jaxfer.selection.draw import Sampling
+from jaxfer.selection.foreign import Foreign, SourceModel, read_foreign
 from jaxfer.selection.pool import with_pool_scores
 from jaxfer.selection.rank import Candidate, Decision, filter_modality, filter_roi, rank
 from jaxfer.selection.record import (
@@ -29,9 +32,10 @@ from jaxfer.selection.record import (
     table,
     told,
 )
-from jaxfer.selection.roi import GRID, foreground_masks, roi_similarity
+from jaxfer.selection.roi import GRID, RoiSimilarity, foreground_masks, roi_similarity
 from jaxfer.selection.score import SourceScores, passes, score_source
 from jaxfer.stages.prepare import Prepared
+from jaxfer.stages.risk import write_instance_maps
 from jaxfer.stages.run import Run, write_json
 from jaxfer.tasks import Task
 from jaxfer.train.predict import tiles
@@ -40,18 +44,35 @@ _WEAK = 0.3
 """Validation Dice under which a source is said to have failed its own training."""
 
 
-def _shelf(run: Run, prepared: Prepared) -> dict[Task, Source]:
+def inputs(run: Run) -> Any:
+    """The files of foreign sources, as they are on disk."""
+    folders = map(Path, run.config.foreign)
+    files = [file for folder in folders for file in sorted(folder.glob("*")) if file.is_file()]
+    return [[str(f), f.stat().st_size, f.stat().st_mtime_ns] for f in files] or None
+
+
+def _foreign(
+    run: Run, prepared: Prepared, cases: list[TaskCase]
+) -> tuple[list[Foreign], list[Problem]]:
+    """The sources that are known by their outputs, and what is wrong with these."""
+    target, folders = Task.parse(run.config.target), [Path(f) for f in run.config.foreign]
+    images = {case.stored.id: prepared.files(target, case.stored.id)[0] for case in cases}
+    headers = {case: read_header(image.path, image.channel) for case, image in images.items()}
+    axes = len(run.config.model.patch)
+    return read_foreign(folders, headers, (target.name, *run.config.sources), axes)
+
+
+def _shelf(run: Run, prepared: Prepared, cases: list[TaskCase]) -> dict[Task, SourceModel]:
     """The source models, as far as they are there; all of them fit for what is asked."""
-    shelf = {}
+    shelf: dict[Task, Source] = {}
     for name in run.config.sources:
         task = Task.parse(name)
         if task.name in prepared.unavailable and read_card(run.shelf / task.slug) is None:
             continue
         shelf[task] = load_source(run.shelf / task.slug)
-    problems = []
+    foreign, problems = _foreign(run, prepared, cases)
     for task, source in shelf.items():
-        folder, model = run.shelf / task.slug, source.model
-        known = layers_of(model.widths, len(source.card["patch"]), model.strides)
+        folder, known = run.shelf / task.slug, source.layers
         problems += [
             Problem("error", f"{folder}", "has no such layer", layer, ", ".join(known))
             for layer in run.config.select.layers
@@ -63,11 +84,21 @@ def _shelf(run: Run, prepared: Prepared) -> dict[Task, Source]:
             mend = "delete the folder; the stage 'pretrain' makes it again"
             problems.append(Problem("error", f"{folder}", what, found, allowed, mend))
     raise_problems(problems, "source models do not fit this selection")
-    return shelf
+    return {**shelf, **{source.task: source for source in foreign}}
 
 
-def _own_cases(run: Run, prepared: Prepared, task: Task, source: Source) -> list[TaskCase] | str:
+def _patch(run: Run, source: SourceModel) -> tuple[Any, ...]:
+    """The tiles that a source is scored in; to outputs in files, all are alike."""
+    foreign = isinstance(source, Foreign)
+    return tuple(run.config.model.patch if foreign else source.card["patch"])
+
+
+def _own_cases(
+    run: Run, prepared: Prepared, task: Task, source: SourceModel
+) -> list[TaskCase] | str:
     """The training cases of a source, or why its network cannot be shown them."""
+    if isinstance(source, Foreign):
+        return "the source is known by its outputs alone"
     if task.name in prepared.unavailable:
         return f"the source's own voxels are not at hand: {prepared.unavailable[task.name]}"
     here, there = list(run.config.data.spacing), list(source.card["spacing"])
@@ -79,13 +110,18 @@ def _own_cases(run: Run, prepared: Prepared, task: Task, source: Source) -> list
     return prepared.cases(task, "train")
 
 
+def _maps(run: Run, task: Task) -> Path:
+    """Folder of the risk maps of a foreign source."""
+    return run.workdir / "select" / "risk" / task.slug
+
+
 def _score(run: Run, target_cases: list[TaskCase], prepared: Prepared) -> dict[Task, Scored]:
     config, select = run.config, run.config.select
     metrics = chosen_metrics(select.metrics)
     masks = foreground_masks([case.classes() for case in target_cases])
-    shelf = _shelf(run, prepared)
+    shelf = _shelf(run, prepared, target_cases)
     number = sum(
-        len(tiles(case.sliced_image().shape, tuple(source.card["patch"]), 0.0))
+        len(tiles(case.sliced_image().shape, _patch(run, source), 0.0))
         for source in shelf.values()
         for case in target_cases
     )
@@ -99,7 +135,7 @@ def _score(run: Run, target_cases: list[TaskCase], prepared: Prepared) -> dict[T
                 target_cases,
                 metrics=metrics,
                 layers=tuple(select.layers),
-                patch=tuple(source.card["patch"]),
+                patch=_patch(run, source),
                 batch_size=config.evaluate.batch_size,
                 sampling=Sampling(select.samples, select.repetitions, select.noise),
                 key=jax.random.key(config.seed),
@@ -112,7 +148,9 @@ def _score(run: Run, target_cases: list[TaskCase], prepared: Prepared) -> dict[T
         task: Scored(
             source,
             found[task],
-            roi_similarity(
+            RoiSimilarity(math.nan, 0, 0, math.nan, math.nan)
+            if source.masks is None
+            else roi_similarity(
                 source.masks,
                 masks,
                 k1=select.ssim_k1,
@@ -125,6 +163,28 @@ def _score(run: Run, target_cases: list[TaskCase], prepared: Prepared) -> dict[T
     }
 
 
+def _flags_of_network(
+    source: Source, spacing: tuple[float, ...], plane: str, strides: Levels
+) -> list[str]:
+    """Where a source was trained otherwise than the run would train it."""
+    card, flags = source.card, []
+    if tuple(card["spacing"]) != spacing:
+        flags.append(f"trained at {card['spacing']} mm, the target's grid is {list(spacing)} mm")
+    if (trained := card.get("plane", "axial")) != plane:
+        flags.append(f"trained on {trained} slices, the run's are {plane}")
+    if source.model.strides != strides:
+        theirs, ours = (
+            ", ".join("x".join(map(str, s)) for s in step)
+            for step in (source.model.strides, strides)
+        )
+        flags.append(
+            f"trained with strides {theirs}, the run's are {ours}: other cells in coarser layers"
+        )
+    if card.get("masks_kind", "bits") == "bits":
+        flags.append("its masks are from before small lesions were kept on the common grid")
+    return flags
+
+
 def _flags(scored: Scored, spacing: tuple[float, ...], plane: str, strides: Levels) -> list[str]:
     """What a reader should know of a source, beside its scores."""
     card = scored.source.card
@@ -134,20 +194,11 @@ def _flags(scored: Scored, spacing: tuple[float, ...], plane: str, strides: Leve
         flags.append("no validation subject: how well it does its own task is unknown")
     elif own < _WEAK:
         flags.append(f"failed its own training: validation Dice {own:.2f}, under {_WEAK}")
-    if tuple(card["spacing"]) != spacing:
-        flags.append(f"trained at {card['spacing']} mm, the target's grid is {list(spacing)} mm")
-    if (trained := scored.source.card.get("plane", "axial")) != plane:
-        flags.append(f"trained on {trained} slices, the run's are {plane}")
-    if scored.source.model.strides != strides:
-        theirs, ours = (
-            ", ".join("x".join(map(str, s)) for s in step)
-            for step in (scored.source.model.strides, strides)
-        )
-        flags.append(
-            f"trained with strides {theirs}, the run's are {ours}: other cells in coarser layers"
-        )
-    if card.get("masks_kind", "bits") == "bits":
-        flags.append("its masks are from before small lesions were kept on the common grid")
+    source = scored.source
+    if isinstance(source, Foreign):
+        flags.append("known by its outputs alone: cannot be fine-tuned here")
+    else:
+        flags += _flags_of_network(source, spacing, plane, strides)
     if scored.similarity.empty:
         flags.append(f"{scored.similarity.empty} pair(s) of label maps with an empty mask left out")
     return flags
@@ -163,18 +214,34 @@ def _candidates(
     model, spacing = run.config.model, tuple(run.config.data.spacing)
     strides = network_strides(model.strides, len(model.patch), len(model.widths), spacing)
     candidates = []
-    for task in map(Task.parse, run.config.sources):
+    foreign = [task for task, own in scored.items() if isinstance(own.source, Foreign)]
+    for task in (*map(Task.parse, run.config.sources), *foreign):
         if task in scored:
             own = scored[task]
             scores = {name: float(own.found.scores[name]) for name in names}
             known = _flags(own, spacing, run.config.data.plane, strides)
             flags = (*known, *told(reasons[task] - common, names))
-            candidates.append(Candidate(task, scores, own.similarity.mean, flags=flags))
+            known_roi = own.source.masks is not None
+            candidates.append(
+                Candidate(task, scores, own.similarity.mean, flags=flags, roi_known=known_roi)
+            )
         else:
             left_out = Decision("availability", False, prepared.unavailable[task.name])
             nothing = dict.fromkeys(names, math.nan)
             candidates.append(Candidate(task, nothing, math.nan, decisions=(left_out,)))
     return candidates, told(common, names)
+
+
+def _note_on_best(shortlist: list[Candidate], scored: dict[Task, Scored], by: str) -> list[str]:
+    """Which source 'best' stands for, where that is not the first of the ranking."""
+    ranked = [c for c in shortlist if not math.isnan(c.scores[by])]
+    if not ranked or not isinstance(scored[ranked[0].task].source, Foreign):
+        return []
+    first = f"{ranked[0].task.name} is first, but known by its outputs alone"
+    own = [c for c in ranked if not isinstance(scored[c.task].source, Foreign)]
+    if not own:
+        return [f"{first}, as are all that were ranked: there is none to fine-tune here"]
+    return [f"{first}: the best that can be fine-tuned is {own[0].task.name}, rank {own[0].rank}"]
 
 
 def run(run: Run) -> str:
@@ -194,6 +261,7 @@ def run(run: Run) -> str:
     sign = scored_by(by)[0].sign
     ranked = rank(candidates, by, higher_is_better=sign > 0) + left_out
     shortlist = [c for c in ranked if c.rank is not None]
+    notes += _note_on_best(shortlist, scored, by)
     chances = chances_of_best([scored[c.task].found.scores[by] for c in shortlist], sign)
     of_rank = dict(enumerate(chances))
     rows = [row(c, scored.get(c.task), of_rank.get(i)) for i, c in enumerate(ranked)]
@@ -221,6 +289,9 @@ def run(run: Run) -> str:
         },
     )
     (folder / "selection.csv").write_text(table(rows, names))
+    for task, own in scored.items():
+        if isinstance(own.source, Foreign):
+            write_instance_maps(prepared, target, own.source, target_cases, _maps(run, task))
     # Apart from the rest, which is the same whenever it is done again.
     seconds = {t.name: dataclasses.asdict(own.found.seconds) for t, own in scored.items()}
     write_json(folder / "seconds.json", seconds)

@@ -80,9 +80,9 @@ def _window(volume: np.ndarray, tile: Tile, patch: Patch) -> np.ndarray:
 
 
 def read_tile(volume: np.ndarray, tile: Tile, patch: Patch, outside: int | float) -> np.ndarray:
-    """A tile of a volume; pixels beyond the volume's edge have the value ``outside``."""
+    """A tile of a volume, whose voxels may have channels; beyond its edge lies ``outside``."""
     part = _window(volume, tile, patch)
-    filled = np.full(patch, outside, volume.dtype)
+    filled = np.full((*patch, *part.shape[len(patch) :]), outside, volume.dtype)
     filled[tuple(map(slice, part.shape))] = part
     return filled
 

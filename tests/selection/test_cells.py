@@ -93,7 +93,7 @@ def network(kind):
     image, rng = jax.ShapeDtypeStruct((1, *kind.patch, 1), jnp.float32), np.random.default_rng(0)
     shapes = jax.eval_shape(model.init, jax.random.key(1), image)["params"]
     params = jax.tree.map(lambda s: jnp.asarray(rng.normal(0, 0.4, s.shape), s.dtype), shapes)
-    return Source({}, model, params, np.zeros((1, 8), np.uint8))
+    return Source({"patch": kind.patch}, model, params, np.zeros((1, 8), np.uint8))
 
 
 def walk(kind, source, case, layer):

@@ -46,7 +46,8 @@ class Doubts(Bends):
 
 
 def source(kind):
-    return Source({}, kind(num_classes=SOURCES, widths=(3, 3)), {}, np.zeros((1, 8), np.uint8))
+    network = kind(num_classes=SOURCES, widths=(3, 3))
+    return Source({"patch": (8, 8)}, network, {}, np.zeros((1, 8), np.uint8))
 
 
 def case(make_case, seed, classes):

@@ -61,14 +61,14 @@ class KnowsNothing(UNet):
         return logits + 0 * image, {"decoder_0": jnp.tile(image, FEATURES)}
 
 
-def source(kind=EachPixel):
+def source(kind=EachPixel, patch=(4, 4)):
     network = kind(num_classes=SOURCES, widths=(FEATURES, 5))
-    return Source({}, network, {}, np.zeros((1, 8), np.uint8))
+    return Source({"patch": patch}, network, {}, np.zeros((1, 8), np.uint8))
 
 
 def score(cases, kind=EachPixel, *, patch=(4, 4), batch_size=3, layer="decoder_0", **changes):
     found = score_source(
-        source(kind),
+        source(kind, patch),
         cases,
         **{"metrics": ALL}
         | {"layers": (layer,), "patch": patch, "batch_size": batch_size}
