@@ -15,7 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from absl import app, flags
+from absl import app, flags, logging
 
 from tests.faults.running import outcome, start
 
@@ -78,6 +78,7 @@ def _soak(folder: Path, kills: int, moments: random.Random) -> tuple[int, int]:
 
 
 def main(_: list[str]) -> None:
+    logging.set_verbosity(logging.WARNING)
     with tempfile.TemporaryDirectory() as folder:
         os.environ["XDG_CACHE_HOME"] = str(Path(folder) / "cache")
         ended, same = _soak(Path(folder), _KILLS.value, random.Random(_SEED.value))
