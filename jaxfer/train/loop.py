@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from errno import ENOENT
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -236,6 +237,9 @@ def fit(
             stop = _agreed(upkeep.stop(), number % upkeep.log_every == 0)
             save_due = writer is not None and (stop or number % upkeep.checkpoint_every == 0)
             if record_due or save_due:
+                if not log.exists():
+                    # What is open is written on to after it has gone.
+                    raise FileNotFoundError(ENOENT, "No such file or directory", str(log))
                 record = {"step": number} | _fetch(metrics, first, number, schedule)
                 first = number + 1
             if record_due:

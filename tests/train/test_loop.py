@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import json
 import math
+import shutil
 
 import jax
 import numpy as np
@@ -241,3 +242,15 @@ def test_the_learning_rate_rises_then_falls_to_zero(steps, warmup):
     falling = [0.25 * (1 + math.cos(math.pi * k / (steps - warm))) for k in range(steps - warm + 1)]
     found = [float(rate(k)) for k in range(steps + 1)]
     np.testing.assert_allclose(found, rising + falling, atol=1e-7)
+
+
+def test_a_folder_that_vanishes_ends_the_training(params, image, tmp_path):
+    log = tmp_path / "run" / "metrics.jsonl"
+
+    def vanish(number, _):
+        if number == 3:
+            shutil.rmtree(log.parent)
+
+    with pytest.raises(FileNotFoundError, match=r"metrics\.jsonl"):
+        train(params, batches(image, 9), log, log_every=2, on_step=vanish)
+    assert not log.parent.exists()
