@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
+from types import TracebackType
 from typing import NoReturn
 
 import jax
@@ -139,9 +141,18 @@ def _tell(message: str, style: str = "") -> None:
     console.print(message, markup=False, highlight=False, soft_wrap=True)
 
 
+def _of_main_thread(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    """Threads of libraries print what goes wrong in them; what matters of it is raised here too."""
+    if threading.current_thread() is threading.main_thread():
+        sys.__excepthook__(kind, error, trace)
+
+
 def main() -> None:
     """Entry point: exit status 0; 2 with one message for what the user can mend; 75 when told to
     stop, as schedulers understand "try again" (EX_TEMPFAIL)."""
+    sys.excepthook = _of_main_thread
     try:
         app.run(lambda _: launch(Console(highlight=False)), flags_parser=_parse)
     except Interrupted as stopped:
