@@ -8,7 +8,6 @@ import threading
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import NoReturn
 
 import jax
@@ -141,18 +140,16 @@ def _tell(message: str, style: str = "") -> None:
     console.print(message, markup=False, highlight=False, soft_wrap=True)
 
 
-def _of_main_thread(
-    kind: type[BaseException], error: BaseException, trace: TracebackType | None
-) -> None:
+def _of_main_thread(unraisable: sys.UnraisableHookArgs) -> None:
     """Threads of libraries print what goes wrong in them; what matters of it is raised here too."""
     if threading.current_thread() is threading.main_thread():
-        sys.__excepthook__(kind, error, trace)
+        sys.__unraisablehook__(unraisable)
 
 
 def main() -> None:
     """Entry point: exit status 0; 2 with one message for what the user can mend; 75 when told to
     stop, as schedulers understand "try again" (EX_TEMPFAIL)."""
-    sys.excepthook = _of_main_thread
+    sys.unraisablehook = _of_main_thread
     try:
         app.run(lambda _: launch(Console(highlight=False)), flags_parser=_parse)
     except Interrupted as stopped:
