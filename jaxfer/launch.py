@@ -71,7 +71,7 @@ def _parse(arguments: Sequence[str]) -> list[str]:
             .replace("\\'", "'")
             .replace("\\n", " ")
             .replace("\n", " "),
-            mend="the fields and their meaning stand in jaxfer/config.py",
+            mend="the fields and their meaning stand in jaxfer/config/defaults.py",
         ) from error
     except UserError:
         raise

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from ml_collections import ConfigDict
 
-from jaxfer import config as module
 from jaxfer.config import default_config, fingerprint, finish, plain, validate
+from jaxfer.config.rules import CHANGES, RULES
+from jaxfer.config.validate import fields_of
 from jaxfer.errors import UserError
 from jaxfer.metrics import METRICS
 
@@ -139,7 +140,7 @@ BAD = {
     "augment.blur": [-0.1],
     "augment.low_resolution": [-0.5],
     "augment.gamma": [-0.1],
-    **{f"augment.{change}_probability": [-0.1, 1.1] for change in module._CHANGES},
+    **{f"augment.{change}_probability": [-0.1, 1.1] for change in CHANGES},
     "select.modality": ["soft", ""],
     "select.roi_keep": [-1],
     "select.roi_similarity": ["luck", ""],
@@ -254,7 +255,7 @@ def test_every_rule_lets_its_limits_pass(config: ConfigDict, path: str, value: o
 
 
 def test_every_rule_has_its_test() -> None:
-    assert set(module._RULES) <= set(BAD)
+    assert set(RULES) <= set(BAD)
 
 
 def test_the_patch_must_divide_by_the_networks_levels(config: ConfigDict) -> None:
@@ -364,7 +365,8 @@ def test_fields_that_nobody_reads_are_refused(config: ConfigDict) -> None:
     config.verbose = True
     assert complaints(config) == [
         "config.finetune.step: unknown field; found 7; allowed finetune.steps",
-        "config.verbose: unknown field; found True; allowed the fields in jaxfer/config.py",
+        "config.verbose: unknown field; found True; "
+        "allowed the fields in jaxfer/config/defaults.py",
     ]
 
 
@@ -382,7 +384,7 @@ def test_a_section_that_is_gone_is_a_list_of_missing_fields(
 def test_an_empty_config_lists_every_field() -> None:
     found = complaints_and_count(ConfigDict())
     assert found[0][0] == "config.augment.blur: missing; allowed a finite number"
-    assert found[1] == len(module._fields(default_config()))
+    assert found[1] == len(fields_of(default_config()))
 
 
 def test_without_metrics_there_is_nothing_to_rank_by(config: ConfigDict) -> None:

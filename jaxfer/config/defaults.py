@@ -1,0 +1,173 @@
+"""The defaults of every run, each with its meaning, and the presets of a configuration's file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ml_collections import ConfigDict
+
+from jaxfer.errors import UserError
+
+STAGES = ("prepare", "pretrain", "select", "finetune", "evaluate", "report")
+ALONE = ("verify",)
+"""Stages that another one, prepare, does too; named, they are done alone."""
+METHODS = ("scratch", "plain", "weighted")
+
+
+def default_config() -> ConfigDict:
+    """The configuration that every file of configs/ starts from."""
+    c = ConfigDict()
+    c.name = ""  # of the run; the workdir defaults to runs/<name>
+    c.seed = 0  # of the splits, the initial parameters, the order of the batches
+    c.stages = STAGES  # which stages this launch runs, in their own order; ('verify',): check files
+    c.workers = 0  # cases that are verified and stored at once; 0 = one per processor core
+    c.target = ""  # task to learn from few labelled scans: dataset/site/modality/RoI
+    c.sources = ("",)  # tasks whose networks are on the shelf, or are to be trained for it
+    c.shelf = ""  # folder of source models that runs share; '' = <workdir>/sources
+    c.foreign = ()  # folders of outputs that other programs wrote: docs/foreign-sources.md
+    c.datasets = ConfigDict()  # name → layout, folder and what else its layout needs
+
+    c.data = ConfigDict()
+    c.data.root = "data"  # folder that holds the data sets' folders
+    c.data.cache = ""  # folder of the preprocessed store; '' = <workdir>/store
+    c.data.spacing = (1.0, 1.0, 1.0)  # mm along R, A, S; working grid of all networks; 0: as it is
+    c.data.interpolation = "linear"  # of images where the spacing changes: 'linear' or 'spline'
+    c.data.precision = "float16"  # of the stored images, or 'float32', which takes twice the disk
+    c.data.percentiles = (0.5, 99.5)  # intensities are clipped there, inside the brain
+    c.data.train_subjects = 5  # of the target: the few labelled scans
+    c.data.test_subjects = 0  # of the target, at most; 0 = all that are not for training
+    c.data.subset = 0  # which subjects are the few; each number another choice, larger ones nest
+    c.data.folds = 0  # parts that the target's subjects are dealt into; 0 = no folds
+    c.data.fold = 0  # the part that is tested on, from 0; the few are of the others
+    c.data.validation_fraction = 0.2  # of a source's subjects: for the Dice in its card
+    c.data.plane = "axial"  # of the slices that 2-D networks see; or 'coronal', 'sagittal'
+
+    c.run = ConfigDict()  # how a launch goes about it; changes no number
+    c.run.log_every = 10  # steps between records in metrics.jsonl
+    c.run.checkpoint_every = 50  # steps between checkpoints of an unfinished training
+    c.run.keep_checkpoints = 2  # of each unfinished training; the last one may be damaged
+    c.run.max_minutes = 0.0  # then saves and ends with exit status 75; 0 = no limit
+    c.run.compilation_cache = ""  # folder; '' = jaxfer in the user's cache folder, 'off' = none
+
+    c.model = ConfigDict()
+    c.model.widths = (16, 32, 64)  # channels per level, finest first
+    c.model.patch = (96, 96)  # of training patches and tiles: 2 numbers a 2-D network, 3 a 3-D one
+    c.model.strides = ("auto",)  # 3-D: by the spacing; or one per level but the last, as '2x2x1'
+    c.model.conv_impl = "auto"  # convolutions: 'native', 'shifted' (fast on CPUs), or by platform
+    c.model.precision = "auto"  # 'float32', 'bfloat16'; auto = bfloat16 on GPUs and TPUs
+    c.model.remat = False  # recompute in the backward pass: slower, and a fraction of the memory
+
+    c.augment = ConfigDict()
+    # Each change has its strength, at most, and the share of the patches that it happens to.
+    c.augment.flip = ("left-right",)  # axes: also 'front-back', 'up-down'; each on its own
+    c.augment.flip_probability = 0.5
+    c.augment.rotation = 10.0  # degrees
+    c.augment.rotation_probability = 1.0
+    c.augment.scale = 0.1  # relative
+    c.augment.scale_probability = 1.0
+    c.augment.elastic = 3.0  # pixels that a smooth random field moves a point
+    c.augment.elastic_probability = 0.0
+    c.augment.blur = 1.0  # pixels; standard deviation
+    c.augment.blur_probability = 0.0
+    c.augment.low_resolution = 1.0  # longer voxels, relative: 1 = twice as long
+    c.augment.low_resolution_probability = 0.0
+    c.augment.gamma = 0.5  # exponents from 1/(1 + this) to 1 + this
+    c.augment.gamma_probability = 0.0
+    c.augment.intensity = 0.2  # contrast and brightness: relative gain, offset in deviations
+    c.augment.intensity_probability = 1.0
+    c.augment.noise = 0.1  # standard deviation of the added noise
+    c.augment.noise_probability = 1.0
+
+    for stage, steps in (("pretrain", 400), ("finetune", 400)):
+        c[stage] = ConfigDict()
+        c[stage].steps = steps
+        c[stage].batch_size = 8  # patches; over all devices
+        c[stage].accumulate = 1  # parts of a step, one after the other, for less memory
+        c[stage].learning_rate = 5e-3  # peak of AdamW: linear warm-up, cosine decay to 0
+        c[stage].warmup = 0.05  # share of the steps
+        c[stage].weight_decay = 1e-4
+        c[stage].clip_gradient = 1.0  # global norm
+        c[stage].foreground_patches = 0.5  # share of patches centred on foreground
+        c[stage].dice_weight = 1.0  # of the soft Dice loss beside the cross-entropy; 0 = none
+        c[stage].skip_nonfinite = 0  # steps in a row that may be skipped for a NaN or infinity
+    c.pretrain.validate_every = 0  # steps; keeps the best on the validation subjects; 0 = the last
+
+    c.select = ConfigDict()
+    c.select.modality = "hard"  # 'hard': drop sources of other modalities; 'none': keep all
+    c.select.roi_keep = 3  # sources that survive RoI analysis, best SSIM first; 0 = all
+    c.select.roi_similarity = "ssim"  # or 'ssim_centred', 'ssim_shape', 'ssim_windowed', 'dice'
+    c.select.ssim_k1 = 0.01
+    c.select.ssim_k2 = 0.03
+    c.select.metrics = ("leep", "nce", "h_score", "logme")  # or ('all',)
+    c.select.layers = ("decoder_0",)  # whose features are scored; decoder_0 is before the head
+    c.select.rank_by = "leep"  # which score orders the shortlist: metric, or metric@layer
+    c.select.samples = 1000  # voxels in a repetition, for metrics that cannot see all of them
+    c.select.repetitions = 10  # samples that are drawn, for the mean and its standard error
+    c.select.noise = 0.1  # standard deviation of the second image of the consistency metrics
+
+    c.risk = ConfigDict()
+    c.risk.mode = "instance"  # map that weights the loss: 'instance' or 'positional'
+    c.risk.stride = 4  # pixels; side of the positional map's cells in each axial slice
+    c.risk.smoothing = 1.0  # pixels of prior that the positional table gets per class pair
+    c.risk.normalise = "none"  # 'none', 'minmax', 'mean1' or 'rank', per image
+    c.risk.amplify = "exp"  # 'identity', 'exp' or 'pow'
+    c.risk.gain = 0.5  # exp(gain × risk); 0.5 turns an ignorant source into √(1/frequency)
+    c.risk.base = 10.0  # of 'pow'
+    c.risk.clip = 20.0  # largest weight
+
+    c.finetune.methods = METHODS
+    c.finetune.source = "best"  # the first of the ranking, or a task's name
+    c.finetune.seeds = (0,)  # each: another order, augmentation and new leaves
+    c.finetune.region = "all"  # pixels in the weighted cross-entropy: 'all', 'foreground'
+    c.finetune.denominator = "foreground"  # weighted: 'foreground' (of the volume) or 'pixels'
+
+    c.evaluate = ConfigDict()
+    c.evaluate.overlap = 0.5  # of neighbouring tiles
+    c.evaluate.batch_size = 16  # tiles
+    c.evaluate.mirror = False  # test subjects: mean over the reflections of each tile, 4 or 8 times
+    return c
+
+
+def finish(
+    config: ConfigDict,
+    preset: str = "",
+    transfers: Mapping[str, tuple[str, tuple[str, ...]]] | None = None,
+) -> ConfigDict:
+    """Applies what stands behind the colon of ``--config=FILE.py:PRESETS``, and locks.
+
+    ``tiny`` shrinks networks and schedules to what runs in a minute or two: to see that everything
+    is in its place, not how good it is. It goes with any other: ``FILE.py:sites,tiny``.
+
+    Args:
+        config: of a file of configs/.
+        preset: names between commas; they become part of the run's name.
+        transfers: the file's own presets, each with the target and the sources that it is about.
+    """
+    transfers = transfers or {}
+    names = preset.split(",") if preset else []
+    chosen = [name for name in names if name in transfers]
+    if len(set(names)) < len(names) or {*names} - {*transfers, "tiny"} or len(chosen) > 1:
+        listed = ", ".join(f"FILE.py:{name}" for name in (*transfers, "tiny"))
+        combined = ", or FILE.py:ONE_OF_THEM,tiny" if transfers else ""
+        raise UserError(
+            "--config: no preset of this name", found=preset, allowed=f"FILE.py, {listed}{combined}"
+        )
+    for name in chosen:
+        config.name += f"-{name}"
+        config.target, config.sources = transfers[name]
+    if "tiny" in names:
+        config.name += "-tiny"
+        config.model.widths = (4, 8)
+        config.model.strides = ("auto",)
+        config.model.patch = (32,) * len(config.model.patch)
+        config.data.spacing = tuple(max(s, 4.0) for s in config.data.spacing)
+        config.pretrain.steps = config.finetune.steps = 6
+        config.run.log_every = 2
+        config.pretrain.batch_size = config.finetune.batch_size = 4
+        config.finetune.seeds = config.finetune.seeds[:1]
+        config.sources = config.sources[:3]
+        config.data.train_subjects = min(config.data.train_subjects, 2)
+        config.data.test_subjects = 2
+        if "phantom" in config.datasets:
+            config.datasets.phantom.subjects = tuple(4 for _ in config.datasets.phantom.sites)
+    return config.lock()
