@@ -257,7 +257,8 @@ def _target(shape: Sequence[int], number: int) -> list[TaskCase]:
 
 def _source(widths: list[int], patch: list[int]) -> Source:
     model = UNet(CLASSES, tuple(widths))
-    return Source({}, model, initial_params(model, tuple(patch), 0), np.zeros((1, 8), bool))
+    card = {"patch": patch}
+    return Source(card, model, initial_params(model, tuple(patch), 0), np.zeros((1, 8), bool))
 
 
 def selection(

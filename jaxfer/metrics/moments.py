@@ -8,16 +8,17 @@ to the batch's own mean, and then put together with what was there before.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Bool, Float, Real
+from jaxtyping import Bool, Float, Int, Real, Shaped
 
 from jaxfer.metrics.sums import product
 
 Total = Callable[[Array], Array]
+Sums = TypeVar("Sums")
 CACHED_ROWS = 2048
 """Rows of a block on a CPU: 1 MiB of 64 features in float64."""
 REFERENCE_ROWS = 32
@@ -81,6 +82,29 @@ def block_rows(num_rows: int) -> int:
     """Rows of a block of a batch of so many rows."""
     largest = CACHED_ROWS if jax.default_backend() == "cpu" else LAUNCHED_ROWS
     return max(min(num_rows, largest), 1)
+
+
+def over_blocks(add: Callable[..., Sums], start: Sums, *arrays: Shaped[Array, "v ..."]) -> Sums:
+    """The sums over a batch's rows, one block of them after the other.
+
+    Args:
+        add: of the sums so far, which rows of the block are new, and the block of each array,
+            makes the sums with these rows. The last block ends with the batch: rows that it
+            shares with the one before are not new.
+        start: the sums of no row.
+        arrays: with one row, along the first axis, for each voxel.
+    """
+    num_rows = arrays[0].shape[0]
+    if num_rows == 0:
+        return start
+    rows = block_rows(num_rows)
+
+    def step(block: Int[Array, ""], so_far: Sums) -> Sums:
+        first = jnp.minimum(block * rows, num_rows - rows)
+        new = first + jnp.arange(rows) >= block * rows
+        return add(so_far, new, *(jax.lax.dynamic_slice_in_dim(x, first, rows) for x in arrays))
+
+    return jax.lax.fori_loop(0, -(-num_rows // rows), step, start)
 
 
 def no_moments(*groups: int, num_features: int) -> Moments:

@@ -20,16 +20,16 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Bool, Float, Int, Real
+from jaxtyping import Bool, Float, Real
 
 from jaxfer.metrics.moments import (
     REFERENCE_ROWS,
     Moments,
     Total,
     around_mean,
-    block_rows,
     class_means_of,
     no_moments,
+    over_blocks,
     sums_around,
     together,
 )
@@ -178,15 +178,27 @@ def _update_labels(
 ) -> LabelStatistics:
     num_classes, num_source_classes = stats.joint.shape
     log_probs = jnp.reshape(log_probs, (-1, num_source_classes))
-    probs = jnp.exp(log_probs.astype(jnp.float64))
-    classes, used, n_invalid = usable(labels, mask, is_distribution(probs), num_classes)
-    best = jax.lax.argmax(log_probs, 1, jnp.int32)
-    hard = jax.nn.one_hot(best, num_source_classes, dtype=jnp.float64)
-    return LabelStatistics(
-        joint=stats.joint + product(classes.T, jnp.where(used[:, None], probs, 0)),
-        hard_joint=stats.hard_joint + product(classes.T, hard),
-        n_invalid=stats.n_invalid + n_invalid,
-    )
+    labels = jnp.reshape(jnp.asarray(labels), -1)
+    asked = jnp.full(labels.shape, True) if mask is None else jnp.reshape(mask, -1)
+
+    def add(
+        so_far: LabelStatistics,
+        new: Bool[Array, " v"],
+        log_probs: Float[Array, "v s"],
+        labels: Real[Array, " v"],
+        asked: Bool[Array, " v"],
+    ) -> LabelStatistics:
+        probs = jnp.exp(log_probs.astype(jnp.float64))
+        classes, used, n_invalid = usable(labels, asked & new, is_distribution(probs), num_classes)
+        best = jax.lax.argmax(log_probs, 1, jnp.int32)
+        hard = jax.nn.one_hot(best, num_source_classes, dtype=jnp.float64)
+        return LabelStatistics(
+            joint=so_far.joint + product(classes.T, jnp.where(used[:, None], probs, 0)),
+            hard_joint=so_far.hard_joint + product(classes.T, hard),
+            n_invalid=so_far.n_invalid + n_invalid,
+        )
+
+    return over_blocks(add, stats, log_probs, labels, asked)
 
 
 @compiled_in_float64("num_classes", "num_features")
@@ -214,7 +226,6 @@ def _update_features(
     num_rows = used.size
     if num_rows == 0:
         return stats
-    rows = block_rows(num_rows)
     few = jax.lax.argmax(used, 0, jnp.int32) + jnp.arange(min(REFERENCE_ROWS, num_rows))
     few = jnp.minimum(few, num_rows - 1)
     inside = used[few]
@@ -222,21 +233,19 @@ def _update_features(
     reference = first.sum(0) / jnp.maximum(inside.sum(), 1)
 
     def add(
-        block: Int[Array, ""], so_far: tuple[Float[Array, "c d"], Moments]
+        so_far: tuple[Float[Array, "c d"], Moments],
+        new: Bool[Array, " v"],
+        taken: Real[Array, "v d"],
+        own: Float[Array, "v c"],
+        counted: Bool[Array, " v"],
     ) -> tuple[Float[Array, "c d"], Moments]:
-        # The last block ends with the batch: rows that it shares with the one before are not new.
-        start = jnp.minimum(block * rows, num_rows - rows)
-        new = start + jnp.arange(rows) >= block * rows
-        taken, own, counted = (
-            jax.lax.dynamic_slice_in_dim(x, start, rows) for x in (features, classes, used)
-        )
         counted = counted & new
         offsets = jnp.where(counted[:, None], taken.astype(jnp.float64) - reference[None, :], 0)
         part = product(own.T, offsets), sums_around(reference, taken, counted)
         return jax.tree.map(jnp.add, so_far, part)
 
     start = (jnp.zeros_like(stats.means), no_moments(num_features=num_features))
-    sums, powers = jax.lax.fori_loop(0, -(-num_rows // rows), add, start)
+    sums, powers = over_blocks(add, start, features, classes, used)
     counts = classes.sum(0)
     means = jnp.where(counts[:, None] > 0, reference[None, :] + class_means_of(sums, counts), 0)
     whole = around_mean(powers, reference)

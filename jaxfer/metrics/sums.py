@@ -51,8 +51,8 @@ def is_distribution(probs: Float[Array, "v s"]) -> Bool[Array, " v"]:
 
 
 def is_finite(features: Real[Array, "v d"]) -> Bool[Array, " v"]:
-    """Which rows hold finite numbers only: 0 times anything else is NaN, and so is their sum."""
-    return (features * 0).sum(-1) == 0
+    """Which rows hold finite numbers only."""
+    return jnp.isfinite(features).all(-1)
 
 
 def usable(
