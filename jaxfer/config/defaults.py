@@ -183,6 +183,9 @@ def finish(
         config.sources = config.sources[:3]
         config.data.train_subjects = min(config.data.train_subjects, 2)
         config.data.test_subjects = 2
+        config.study.shots = (2,)
+        config.study.subsets = config.study.subsets[:1]
+        config.study.overrides = ()
         if "phantom" in config.datasets:
             config.datasets.phantom.subjects = tuple(4 for _ in config.datasets.phantom.sites)
     return config.lock()
