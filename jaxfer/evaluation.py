@@ -95,6 +95,13 @@ def _by_subject(results: Sequence[CaseResult], method: str) -> dict[str, float]:
     return {subject: float(np.mean(values)) for subject, values in found.items()}
 
 
+def mean_over_subjects(results: Sequence[CaseResult]) -> float:
+    """Mean Dice over the subjects, each the mean over its classes and cases; NaN without any."""
+    found = [_by_subject(results, method) for method in dict.fromkeys(r.method for r in results)]
+    values = [value for subjects in found for value in subjects.values()]
+    return float(np.mean(values)) if values else float("nan")
+
+
 def _method(results: Sequence[CaseResult], method: str, seed: int) -> dict[str, Any]:
     own = [r for r in results if r.method == method]
     subjects = _by_subject(results, method)

@@ -18,7 +18,7 @@ from rich.console import Console
 from jaxfer import hosts
 from jaxfer.config import validate
 from jaxfer.errors import Interrupted, UserError
-from jaxfer.stages import run_stages
+from jaxfer.stages import run_stages, shared
 from jaxfer.stages.interrupt import Interruption
 from jaxfer.stages.report import show_tables
 from jaxfer.stages.run import open_run
@@ -128,9 +128,9 @@ def launch(console: Console) -> None:
     interruption = Interruption(config.run.max_minutes)
     with (
         interruption.listening(),
-        open_run(config, workdir, console, command, interruption) as run,
+        open_run(config, workdir, console, command, interruption, shared=shared(config)) as run,
     ):
-        run_stages(run)
+        run_stages(run, config.stages)
         if hosts.leads():
             show_tables(run)
 

@@ -98,7 +98,7 @@ class Dataset:
         rois: the named groups of labels; every single label is an RoI of its own name too.
         ignore: label values that are neither background nor anything to learn.
         skull_stripped: background voxels are exactly 0, so the brain is where the image is not.
-        synthetic: the subjects do not exist.
+        synthetic: the images were computed: no scanner has seen them, or nobody like that exists.
         family: data sets of one family may hold the same people under other names; '' = none.
         about: public name, licence and origin, for messages and the report.
     """

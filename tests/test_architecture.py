@@ -24,8 +24,9 @@ ALLOWED = {
     "data": "errors files tasks",
     "train": "errors files hosts tasks metrics data models",
     "selection": "errors files tasks metrics data models train.predict",
+    "study": "errors tasks config evaluation",
     "stages": "errors files hosts tasks config metrics data models train selection evaluation "
-    "report __init__",
+    "report study __init__",
     "launch": "errors hosts config stages",
     "__init__": "",
 }

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from ml_collections import ConfigDict
 
-from jaxfer.config import default_config, fingerprint, finish, plain, validate
+from jaxfer.config import default_config, fingerprint, finish, overridden, plain, validate
 from jaxfer.config.rules import CHANGES, RULES
 from jaxfer.config.validate import fields_of
 from jaxfer.errors import UserError
@@ -167,6 +167,14 @@ BAD = {
     "finetune.seeds": [(), (1, 1), (0, -1), (2**31,)],
     "evaluate.overlap": [-0.1, 1.0],
     "evaluate.batch_size": [0],
+    "pretrain.seed": [-1, 2**31],
+    "study.targets": [("mine/all/t1/a",) * 2, ("mine/all/t1",), ("x/a/t1/y",)],
+    "study.methods": [("plain", "plain")],
+    "study.shots": [(), (3, 0), (3, 3)],
+    "study.subsets": [(), (1, 1), (-1,), (2**20,)],
+    "study.pretrainings": [(), (0, 0), (-1,)],
+    "study.repeats": [0, 1001],
+    "study.collapse_dice": [-0.1, 1.5],
 } | {
     f"{stage}.{field}": values
     for stage in ("pretrain", "finetune")
@@ -228,6 +236,14 @@ GOOD = {
     "pretrain.foreground_patches": [0.0, 1.0],
     "pretrain.weight_decay": [0.0],
     "evaluate.overlap": [0.0],
+    "pretrain.seed": [2**31 - 1],
+    "study.targets": [("mine/all/t1/a", "other/all/t2/b")],
+    "study.methods": [("weighted", "scratch")],
+    "study.shots": [(1,), (10, 3)],
+    "study.subsets": [(2**20 - 1, 0)],
+    "study.pretrainings": [(2**31 - 1,)],
+    "study.repeats": [1000],
+    "study.collapse_dice": [0.0, 1.0],
 }
 
 
@@ -496,3 +512,57 @@ def test_presets_that_are_none_list_those_that_are(preset: str) -> None:
     assert caught.value.found == preset
     for name in ("FILE.py:sites", "FILE.py:rois", "FILE.py:tiny", "FILE.py:ONE_OF_THEM,tiny"):
         assert name in caught.value.allowed
+
+
+@pytest.fixture
+def study(config: ConfigDict) -> ConfigDict:
+    """A study that is valid."""
+    config.stages = ("study",)
+    config.data.test_subjects = 3
+    validate(config)
+    return config
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "told"),
+    [
+        ("stages", ("study", "select"), "config.stages: the study makes runs of its own"),
+        ("data.test_subjects", 0, "config.data.test_subjects: 0: each few-shot subset"),
+        ("shelf", "somewhere", "config.shelf: a study trains its own sources"),
+        ("foreign", ("outputs",), "config.foreign: sources that are known by their outputs"),
+        ("study.methods", ("magic",), "config.study.methods: unknown value"),
+        ("study.methods", (), "config.study.methods: empty"),
+        ("study.overrides", ("nothing",), "config.study.overrides: not of the form"),
+        ("study.overrides", ("mine/all/t1/lesion data.seed=1",), "is the same for all targets"),
+        ("study.overrides", ("mine/all/t1/lesion model.patch=x(",), "is no number, text or tuple"),
+        ("study.overrides", ("mine/all/t1/other model.widths=(1,)",), "of no target of the study"),
+        ("sources", ("mine/all/t1/lesion",), "no source is left for the target"),
+    ],
+)
+def test_a_study_that_is_no_grid_is_refused(
+    study: ConfigDict, path: str, value: object, told: str
+) -> None:
+    put(study, path, value)
+    found = complaints(study)
+    assert len(found) == 1, found
+    assert told in found[0]
+
+
+def test_targets_of_a_study_may_be_sources_of_each_other(study: ConfigDict) -> None:
+    study.study.targets = (study.target, study.sources[0])
+    study.sources = (study.target, *study.sources)
+    validate(study)
+    study.stages = ("prepare",)
+    assert any("the target is among its sources" in line for line in complaints(study))
+
+
+def test_an_override_changes_one_target_alone(study: ConfigDict) -> None:
+    texts = (f"{study.target} data.spacing=(2.0, 2.0, 2.0)", f"{study.target} model.patch=(32, 48)")
+    before = plain(study)
+    overridden(study, "mine/all/t1/other", texts)
+    assert plain(study) == before
+    overridden(study, study.target, texts)
+    assert study.data.spacing == (2.0, 2.0, 2.0)
+    assert study.model.patch == (32, 48)
+    with pytest.raises(UserError, match="overrides"):
+        overridden(study, study.target, (f"{study.target} model.colour=1",))

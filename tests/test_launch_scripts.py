@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import sys
 from pathlib import Path
 
@@ -29,6 +30,26 @@ def test_a_wrong_number_of_devices_is_refused() -> None:
     refused = run("launch/local.sh", "--devices=two", "--config=configs/demo.py")
     assert refused.returncode == 2
     assert "--devices=two" in refused.stderr
+
+
+def test_a_study_has_a_core_for_every_launch() -> None:
+    told = run(
+        "launch/study.sh", "--dry-run", "--launches=3", "--logs=L", "--config=C", "--workdir=W"
+    )
+    assert told.returncode == 0
+    cores = sorted(os.sched_getaffinity(0))
+    assert told.stdout.splitlines() == [
+        f"taskset --cpu-list {cores[number % len(cores)]} env "
+        "XLA_FLAGS=--xla_cpu_multi_thread_eigen=false OMP_NUM_THREADS=1 "
+        f"{sys.executable} -m jaxfer.launch --config=C --workdir=W"
+        for number in range(3)
+    ]
+
+
+def test_a_wrong_number_of_launches_is_refused() -> None:
+    refused = run("launch/study.sh", "--launches=0", "--config=C")
+    assert refused.returncode == 2
+    assert "--launches=0" in refused.stderr
 
 
 def test_two_devices_give_the_run_of_one(demo: Path, tmp_path: Path) -> None:

@@ -9,8 +9,10 @@ from ml_collections import ConfigDict
 from jaxfer.errors import UserError
 
 STAGES = ("prepare", "pretrain", "select", "finetune", "evaluate", "report")
-ALONE = ("verify",)
-"""Stages that another one, prepare, does too; named, they are done alone."""
+STUDY = "study"
+"""The stage that makes many runs of one configuration; it stands alone."""
+ALONE = ("verify", STUDY)
+"""Stages that are no part of the main job; they are done when they are named."""
 METHODS = ("scratch", "plain", "weighted")
 
 
@@ -90,6 +92,7 @@ def default_config() -> ConfigDict:
         c[stage].foreground_patches = 0.5  # share of patches centred on foreground
         c[stage].dice_weight = 1.0  # of the soft Dice loss beside the cross-entropy; 0 = none
         c[stage].skip_nonfinite = 0  # steps in a row that may be skipped for a NaN or infinity
+    c.pretrain.seed = 0  # another number: other initial parameters and another order, same subjects
     c.pretrain.validate_every = 0  # steps; keeps the best on the validation subjects; 0 = the last
 
     c.select = ConfigDict()
@@ -125,6 +128,18 @@ def default_config() -> ConfigDict:
     c.evaluate.overlap = 0.5  # of neighbouring tiles
     c.evaluate.batch_size = 16  # tiles
     c.evaluate.mirror = False  # test subjects: mean over the reflections of each tile, 4 or 8 times
+
+    c.study = (
+        ConfigDict()
+    )  # stages=('study',): every source × every one of these, one fine-tuning each
+    c.study.targets = ()  # tasks; () = config.target alone. A target is none of its own sources
+    c.study.methods = ("scratch", "plain")  # scratch: once for all sources
+    c.study.shots = (5,)  # of the target's subjects to train on: data.train_subjects
+    c.study.subsets = (0, 1, 2, 3, 4)  # which subjects these are: data.subset
+    c.study.pretrainings = (0, 1)  # networks of each source: pretrain.seed
+    c.study.repeats = 1  # fine-tunings of each cell, each with a seed of its own
+    c.study.overrides = ()  # what a target has of its own: 'TARGET FIELD=VALUE' each
+    c.study.collapse_dice = 0.1  # a class under this, where another is not, counts as lost
     return c
 
 
@@ -168,6 +183,9 @@ def finish(
         config.sources = config.sources[:3]
         config.data.train_subjects = min(config.data.train_subjects, 2)
         config.data.test_subjects = 2
+        config.study.shots = (2,)
+        config.study.subsets = config.study.subsets[:1]
+        config.study.overrides = ()
         if "phantom" in config.datasets:
             config.datasets.phantom.subjects = tuple(4 for _ in config.datasets.phantom.sites)
     return config.lock()

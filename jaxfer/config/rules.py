@@ -21,6 +21,10 @@ def _seed(value: Any) -> bool:
     return 0 <= value < 2**31
 
 
+def _distinct(values: Any) -> bool:
+    return len(set(values)) == len(values)
+
+
 CHANGES = (
     *("flip", "rotation", "scale", "elastic", "blur", "low_resolution"),
     *("gamma", "intensity", "noise"),
@@ -98,6 +102,23 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "risk.gain": (lambda v: v >= 0, "0 or more"),
     "risk.base": (lambda v: v > 1, "above 1"),
     "risk.clip": (_positive, "above 0"),
+    "pretrain.seed": (_seed, "0 … 2³¹ − 1"),
+    "study.targets": (_distinct, "each task once"),
+    "study.methods": (_distinct, "each method once"),
+    "study.shots": (
+        lambda v: bool(v) and _distinct(v) and min(v) > 0,
+        "one number of subjects or more, distinct, at least 1",
+    ),
+    "study.subsets": (
+        lambda v: bool(v) and _distinct(v) and all(0 <= s < 2**20 for s in v),
+        "one number or more, distinct, 0 … 2²⁰ − 1",
+    ),
+    "study.pretrainings": (
+        lambda v: bool(v) and _distinct(v) and all(map(_seed, v)),
+        "one seed or more, distinct, 0 … 2³¹ − 1",
+    ),
+    "study.repeats": (lambda v: 1 <= v <= 1000, "1 … 1000"),
+    "study.collapse_dice": (_unit, "0 … 1"),
     "finetune.region": (lambda v: v in ("all", "foreground"), "all, foreground"),
     "finetune.denominator": (lambda v: v in ("foreground", "pixels"), "foreground, pixels"),
     "finetune.seeds": (

@@ -8,7 +8,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from jaxfer.config.defaults import ALONE, METHODS, STAGES, default_config
+from jaxfer.config.defaults import ALONE, METHODS, STAGES, STUDY, default_config
+from jaxfer.config.overrides import ALLOWED, Override
 from jaxfer.config.plain import plain
 from jaxfer.config.rules import RULES
 from jaxfer.config.scores import chosen_metrics
@@ -119,7 +120,9 @@ def _ruled(fields: dict[str, Any]) -> list[Problem]:
         problems.append(
             Problem("error", "config.data.fold", "no such fold", fields["data.fold"], allowed)
         )
-    return problems + _tasks(fields["target"], sources, fields["datasets"])
+    if STUDY in fields["stages"]:
+        problems += _study(fields)
+    return problems + _tasks(fields)
 
 
 def _patch(fields: dict[str, Any]) -> list[Problem]:
@@ -146,10 +149,45 @@ def _patch(fields: dict[str, Any]) -> list[Problem]:
     return [Problem("error", "config.model.patch", "does not fit the network", patch, allowed)]
 
 
-def _tasks(target: str, sources: tuple[str, ...], datasets: ConfigDict) -> list[Problem]:
+def _study(fields: dict[str, Any]) -> list[Problem]:
+    """What would not make a grid of runs."""
+    problems = _known("study.methods", fields["study.methods"], METHODS)
+    if len(fields["stages"]) > 1:
+        what, allowed = "the study makes runs of its own: it stands alone", "('study',)"
+        problems.append(Problem("error", "config.stages", what, fields["stages"], allowed))
+    if not fields["data.test_subjects"] and not fields["data.folds"]:
+        what = "0: each few-shot subset would be tested on other subjects"
+        allowed = "at least 1, or data.folds"
+        problems.append(Problem("error", "config.data.test_subjects", what, None, allowed))
+    if fields["foreign"]:
+        what = "sources that are known by their outputs cannot be fine-tuned"
+        problems.append(Problem("error", "config.foreign", what, fields["foreign"], "()"))
+    if fields["shelf"]:
+        what = "a study trains its own sources, several times each"
+        problems.append(Problem("error", "config.shelf", what, fields["shelf"], "''"))
+    targets = fields["study.targets"] or (fields["target"],)
+    for target in targets:
+        if not {*fields["sources"]} - {target}:
+            what = f"no source is left for the target {target}"
+            problems.append(Problem("error", "config.sources", what, fields["sources"]))
+    for text in fields["study.overrides"]:
+        try:
+            own = Override.parse(text)
+        except ValueError as error:
+            problems.append(Problem("error", "config.study.overrides", str(error), text, ALLOWED))
+            continue
+        if own.target not in targets:
+            what, allowed = "of no target of the study", ", ".join(targets)
+            problems.append(Problem("error", "config.study.overrides", what, text, allowed))
+    return problems
+
+
+def _tasks(fields: dict[str, Any]) -> list[Problem]:
+    target, sources, datasets = (fields[k] for k in ("target", "sources", "datasets"))
     problems, slugs = [], []
     declared = ", ".join(sorted(datasets)) or "none is declared in config.datasets"
-    for where, name in [("config.target", target), *(("config.sources", s) for s in sources)]:
+    named = [("config.target", target), *(("config.sources", s) for s in sources)]
+    for where, name in [*named, *(("config.study.targets", t) for t in fields["study.targets"])]:
         try:
             task = Task.parse(name)
         except UserError as error:
@@ -164,7 +202,7 @@ def _tasks(target: str, sources: tuple[str, ...], datasets: ConfigDict) -> list[
     if len(set(slugs)) < len(slugs):
         what = "two of them are the same, or differ in '/' and '-' alone"
         problems.append(Problem("error", "config.sources", what, sources))
-    if target in sources:
+    if target in sources and STUDY not in fields["stages"]:
         what = "the target is among its sources"
         problems.append(Problem("error", "config.sources", what, target))
     for name, entry in datasets.items():

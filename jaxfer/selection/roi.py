@@ -22,6 +22,9 @@ RADIUS = GRID / 6
 
 DRAWS = 1000
 
+SIMILARITIES = ("ssim", "ssim_centred", "ssim_shape", "ssim_windowed", "dice")
+"""The kinds of ``roi_similarity``."""
+
 
 def on_common_grid(mask: Bool[np.ndarray, "x y z"]) -> UInt8[np.ndarray, " v"]:
     """A mask on the common grid: its field of view stretched to GRID³, flattened.

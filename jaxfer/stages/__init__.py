@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from ml_collections import ConfigDict
 
 from jaxfer import __version__, hosts
 from jaxfer.config import fingerprint, plain
 from jaxfer.errors import UserError
-from jaxfer.stages import evaluate, finetune, prepare, pretrain, report, select
+from jaxfer.stages import evaluate, finetune, prepare, pretrain, report, select, study
 from jaxfer.stages.run import Run, changes, read_json, write_json
 
 
@@ -26,6 +28,7 @@ class Stage:
         needs: the stages whose outputs it reads.
         inputs: what else decides its outcome, such as files of the data sets.
         together: of several processes all take part; else the leading one works for all.
+        shared: several launches may do it at once; it has records of its own, and none as a whole.
     """
 
     name: str
@@ -34,6 +37,11 @@ class Stage:
     needs: tuple[str, ...] = ()
     inputs: Callable[[Run], Any] = lambda _: None
     together: bool = False
+    shared: bool = False
+
+
+def _study(run: Run) -> str:
+    return study.run(run, run_stages)
 
 
 STAGES = (
@@ -50,6 +58,7 @@ STAGES = (
     ),
     Stage("evaluate", evaluate.run, ("evaluate",), ("prepare", "pretrain", "finetune")),
     Stage("report", report.run, inputs=report.inputs),
+    Stage("study", _study, shared=True),
 )
 
 
@@ -113,10 +122,18 @@ def _fingerprint(run: Run, stage: Stage, upstream: dict[str, str]) -> str:
     return fingerprint(stage.name, __version__, _settings(run, stage), upstream, stage.inputs(run))
 
 
-def run_stages(run: Run) -> None:
-    """Runs the configured stages in their order; says which are fresh, and why others are not."""
+def shared(config: ConfigDict) -> bool:
+    """Whether other launches may work in the same workdir at the same time."""
+    return all(stage.shared for stage in STAGES if stage.name in config.stages)
+
+
+def run_stages(run: Run, names: Sequence[str]) -> None:
+    """Runs the stages of these names in their order; says which are fresh, why others are not."""
     for stage in STAGES:
-        if stage.name not in run.config.stages:
+        if stage.name not in names:
+            continue
+        if stage.shared:
+            run.say(f"{stage.name:9} {stage.run(run)}")
             continue
         if hosts.of_leader(hosts.leads() and _is_fresh(run, stage)):
             continue

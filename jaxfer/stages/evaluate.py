@@ -38,10 +38,8 @@ def prediction_values(roi: RoI) -> list[int]:
     return [0, *(min(values) for _, values in roi.classes)]
 
 
-def _predict(
-    run: Run, params: Params, case: TaskCase, reference: Path, file: Path
-) -> UInt8[np.ndarray, "x y z"]:
-    """Class indices on the file's own grid; also written as label values."""
+def predicted_classes(run: Run, params: Params, case: TaskCase) -> UInt8[np.ndarray, "x y z"]:
+    """Class indices on the file's own grid."""
     model = network(run.config, case.roi.num_classes)
     probs = predict_volume(
         model,
@@ -57,11 +55,38 @@ def _predict(
         restore(probs[..., c], case.stored.geometry, 1.0 if c == 0 else 0.0)
         for c in range(probs.shape[-1])
     ]
-    classes = np.argmax(channels, axis=0).astype(np.uint8)
-    values = np.array(prediction_values(case.roi))
+    return np.argmax(channels, axis=0).astype(np.uint8)
+
+
+def _write(file: Path, classes: UInt8[np.ndarray, "x y z"], roi: RoI, reference: Path) -> None:
+    """A prediction as label values."""
+    values = np.array(prediction_values(roi))
     kind = np.uint8 if values.max() < 256 else np.int16
     write_like(file, values[classes].astype(kind), reference)
-    return classes
+
+
+def measured(
+    prepared: Prepared,
+    target: Task,
+    case: TaskCase,
+    predicted: UInt8[np.ndarray, "x y z"],
+    *,
+    method: str,
+    seed: int,
+) -> list[CaseResult]:
+    """A test case's measures, against the label map as it was downloaded."""
+    image, label = prepared.files(target, case.stored.id)
+    truth = classes_of(np.round(read_volume(label)).astype(np.int32), case.roi, case.ignore)
+    return compare(
+        predicted,
+        truth,
+        case.roi.class_names,
+        spacing=read_header(image.path, image.channel).spacing,
+        method=method,
+        seed=seed,
+        case=case.stored.id,
+        subject=case.stored.subject,
+    )
 
 
 def _log_conditional(run: Run) -> np.ndarray:
@@ -97,7 +122,8 @@ def _display_risk(run: Run, cases: Sequence[TaskCase], prepared: Prepared) -> di
     return files
 
 
-def _csv(results: Sequence[CaseResult]) -> str:
+def measures_table(results: Sequence[CaseResult]) -> str:
+    """The measures as comma-separated values, a line each."""
     text = io.StringIO()
     table = csv.writer(text)
     head = [field.name for field in dataclasses.fields(CaseResult)]
@@ -111,7 +137,7 @@ def run(run: Run) -> str:
     """Predicts every test case with every fine-tuned network and writes the measures."""
     config, prepared = run.config, Prepared.read(run)
     target = Task.parse(config.target)
-    roi, ignore = prepared.roi(target), prepared.ignore(target)
+    roi = prepared.roi(target)
     cases = prepared.cases(target, "test")
     file = run.workdir / "finetune" / "summary.json"
     summary = read_json(file, {"methods": {str: dict}, "seeds": [int]})
@@ -132,20 +158,11 @@ def run(run: Run) -> str:
             model = network(config, roi.num_classes)
             params = load_params(checkpoint, model, tuple(config.model.patch))
             for case in cases:
-                image, label = prepared.files(target, case.stored.id)
+                image, _ = prepared.files(target, case.stored.id)
                 file = folder / "predictions" / method / f"seed{seed}" / f"{case.stored.id}.nii.gz"
-                predicted = _predict(run, params, case, image.path, file)
-                truth = classes_of(np.round(read_volume(label)).astype(np.int32), roi, ignore)
-                results += compare(
-                    predicted,
-                    truth,
-                    roi.class_names,
-                    spacing=read_header(image.path, image.channel).spacing,
-                    method=method,
-                    seed=seed,
-                    case=case.stored.id,
-                    subject=case.stored.subject,
-                )
+                predicted = predicted_classes(run, params, case)
+                _write(file, predicted, roi, image.path)
+                results += measured(prepared, target, case, predicted, method=method, seed=seed)
                 own = written[case.stored.id].setdefault(method, {})
                 own[str(seed)] = str(file.relative_to(run.workdir))
                 advance(note=f"{method} {case.stored.id}")
@@ -173,7 +190,7 @@ def run(run: Run) -> str:
             for name, group in roi.classes
         },
     )
-    (folder / "metrics.csv").write_text(_csv(results))
+    (folder / "metrics.csv").write_text(measures_table(results))
     record: dict[str, Any] = {"empty_mask_policy": EMPTY_MASK_POLICY, "label_values": values}
     record |= summarise(results, seed=config.seed)
     write_json(folder / "summary.json", record)

@@ -23,6 +23,10 @@ from jaxfer.stages.training import Objective, network, objective, show_step, tra
 from jaxfer.tasks import Task
 from jaxfer.train.finetune import Transferred, frequency_weights, transfer_params
 from jaxfer.train.loop import initial_params
+from jaxfer.train.step import Params
+
+_WEIGHTED = ("weighted",)
+"""Methods that the risk maps decide."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +105,7 @@ def _transferred(run: Run, source: Source, cases: list[TaskCase], seed: int) -> 
     return transfer_params(source.params, fresh, keep_head=same)
 
 
-def _mark(run: Run, name: str, method: _Method, source: Source) -> str:
+def _mark(run: Run, name: str, method: _Method, source: Source | None) -> str:
     """Of all that decides a fine-tuned network, so that another method or seed leaves it alone."""
     config = run.config
     listed = ("methods", "seeds", "source")
@@ -113,27 +117,27 @@ def _mark(run: Run, name: str, method: _Method, source: Source) -> str:
         [(case.stored.id, case.content) for case in method.cases],
         plain(method.cases[0].roi),
         method.cases[0].ignore,
-        source.card["fingerprint"] if method.transferred else None,
-        plain(config.risk) if name == "weighted" else None,
+        source.card["fingerprint"] if method.transferred and source else None,
+        plain(config.risk) if name in _WEIGHTED else None,
     )
 
 
 def _train_one(
     run: Run,
     method: _Method,
-    source: Source,
+    source: Source | None,
     seed: int,
     folder: Path,
     mark: str,
     on_step: Callable[[int, float], None],
-) -> None:
+) -> Params:
     model = network(run.config, method.cases[0].roi.num_classes)
     start = (
         _transferred(run, source, method.cases, seed).params
-        if method.transferred
+        if method.transferred and source
         else initial_params(model, tuple(run.config.model.patch), seed)
     )
-    params = train(
+    return train(
         run,
         run.config.finetune,
         start,
@@ -145,10 +149,40 @@ def _train_one(
         mark=mark,
         on_step=on_step,
     )
-    if hosts.leads():
-        save_params(folder / "checkpoint", params)
-        write_json(folder / "done.json", {"fingerprint": mark})
-        unfinished(run, folder).discard()
+
+
+def finetuning_mark(run: Run, cases: list[TaskCase], source: Source | None, name: str) -> str:
+    """A fingerprint of all that decides one method's network, but for the seed."""
+    return _mark(run, name, _methods(run, cases, cases)[name], source)
+
+
+def finetune_one(
+    run: Run,
+    prepared: Prepared,
+    source: Source | None,
+    name: str,
+    seed: int,
+    folder: Path,
+    on_step: Callable[[int, float], None],
+) -> Params:
+    """One method from one source with one seed; what is kept of it is for the caller to decide.
+
+    Args:
+        run: its workdir takes the risk maps, of a method that uses them.
+        prepared: with the target's training cases.
+        source: to start from, and to make the maps with; None: from scratch.
+        name: of the method.
+        seed: of the order, the augmentation and the new leaves.
+        folder: for the records and, as long as the training is not finished, the checkpoints.
+        on_step: called with the step and the last known loss.
+    """
+    cases = prepared.cases(Task.parse(run.config.target), "train")
+    weighted = cases
+    if name in _WEIGHTED and source is not None:
+        weighted, _ = make_risk_maps(run, prepared, source, cases, on_case=lambda _: None)
+    method = _methods(run, cases, weighted)[name]
+    mark = finetuning_mark(run, cases, source, name)
+    return _train_one(run, method, source, seed, folder, mark, on_step)
 
 
 def _risk_maps(
@@ -197,7 +231,12 @@ def run(run: Run) -> str:
             if hosts.leads():
                 (folder / "done.json").unlink(missing_ok=True)
             on_step = partial(show_step, advance, name)
-            _train_one(run, methods[name], source, seed, folder, marks[name], on_step)
+            mark = marks[name]
+            params = _train_one(run, methods[name], source, seed, folder, mark, on_step)
+            if hosts.leads():
+                save_params(folder / "checkpoint", params)
+                write_json(folder / "done.json", {"fingerprint": mark})
+                unfinished(run, folder).discard()
     hosts.wait_for_all("fine-tuned")
     leaves = _transferred(run, source, cases, seeds[0])
     if "weighted" in methods:

@@ -23,6 +23,10 @@ _PATIENCE = 4 * _BEAT
 """Seconds without a beat after which a process on another host counts as dead."""
 
 
+class Busy(UserError):
+    """Another process holds the lock of a folder."""
+
+
 def _read(path: Path) -> dict[str, Any]:
     """Who holds the lock; empty if nobody does or the record is cut."""
     try:
@@ -58,8 +62,8 @@ def _try(file: TextIO) -> bool | None:
     return True
 
 
-def _refusal(folder: Path, held: dict[str, Any]) -> UserError:
-    return UserError(
+def _refusal(folder: Path, held: dict[str, Any]) -> Busy:
+    return Busy(
         f"{folder}: another launch works in this folder",
         found=_words(held),
         mend="wait for it or stop it, or choose another folder (--workdir=…)",
@@ -86,7 +90,7 @@ def locked(
         say: told of a wait, and of a lock that was left behind.
 
     Raises:
-        UserError: another process works there; names it and its host.
+        Busy: another process works there; names it and its host.
     """
     path, here = folder / _FILE, socket.gethostname()
     with _opened(path) as file:

@@ -12,8 +12,7 @@ from types import NoneType
 from typing import Any
 
 from jaxfer.config import fingerprint
-from jaxfer.data.layouts import check_entries, folder_of, read_dataset
-from jaxfer.data.phantom.generate import write_collection
+from jaxfer.data.layouts import check_entries, read_dataset
 from jaxfer.data.planes import NORMALS
 from jaxfer.data.preprocess import Preprocessing
 from jaxfer.data.sampler import TaskCase, task_case
@@ -21,6 +20,7 @@ from jaxfer.data.splits import PARTS, Split, kept_split, source_split, target_sp
 from jaxfer.data.store import StoredCase, case_fingerprint, damaged, store_cases
 from jaxfer.errors import Problem, UserError, raise_problems
 from jaxfer.files import fits
+from jaxfer.stages.made import holds_files, made, make, root, scans_of
 from jaxfer.stages.run import Run, read_json, write_json
 from jaxfer.stages.verify import Wanted, find_problems, tell, workers
 from jaxfer.tasks import LARGEST_LABEL, Case, Dataset, Image, RoI, Task, wrong_name
@@ -67,25 +67,6 @@ def _note(advance: Callable[..., None], case: str) -> None:
 
 def _tasks(run: Run) -> list[Task]:
     return [Task.parse(name) for name in (run.config.target, *run.config.sources)]
-
-
-def _root(run: Run, settings: Any) -> Path:
-    return run.cache if settings.layout == "phantom" else Path(run.config.data.root)
-
-
-def _make_collections(run: Run, names: Sequence[str]) -> None:
-    for name in names:
-        settings = run.config.datasets[name]
-        folder = folder_of(name, settings, run.cache)
-        counts = dict(zip(settings.sites, settings.subjects, strict=True))
-        with run.progress(f"making {name}", sum(counts.values())) as advance:
-            write_collection(
-                folder,
-                seed=settings.seed,
-                sites=tuple(counts),
-                subjects_per_site=counts,
-                on_case=partial(_note, advance),
-            )
 
 
 def _new_split(run: Run, task: Task, cases: Sequence[Case], tested: set[str]) -> Split | None:
@@ -139,7 +120,9 @@ def _plan(run: Run) -> _Plan:
     for name in dict.fromkeys(t.dataset for t in (target, *sources)):
         settings = config.datasets[name]
         try:
-            datasets[name], found = read_dataset(name, settings, _root(run, settings))
+            datasets[name], found = read_dataset(
+                name, settings, root(run, name), scans_of(run, name)
+            )
         except UserError as error:
             if name == target.dataset or not settings.get("optional", False):
                 raise
@@ -221,7 +204,7 @@ def _wanted(run: Run, plan: _Plan, names: Iterable[str]) -> dict[str, Wanted]:
     """What verification looks at, of the data sets of these names."""
     found = {}
     for name in names:
-        settings, cases = run.config.datasets[name], plan.cases(name)
+        cases = plan.cases(name)
         try:
             files = [
                 case_fingerprint(case, plan.modalities[name], plan.preprocessing(run, name))
@@ -229,28 +212,21 @@ def _wanted(run: Run, plan: _Plan, names: Iterable[str]) -> dict[str, Wanted]:
             ]
         except OSError:
             files = None
-        folder = folder_of(name, settings, _root(run, settings))
+        folder = holds_files(run, name)
         found[name] = Wanted(plan.datasets[name], folder, cases, plan.modalities[name], files)
     return found
 
 
-def _collections(run: Run) -> list[str]:
-    """The data sets that the run makes itself; their folders are there afterwards."""
-    names = [
-        name
-        for name in dict.fromkeys(t.dataset for t in _tasks(run))
-        if run.config.datasets[name].layout == "phantom"
-    ]
-    for name in names:
-        folder_of(name, run.config.datasets[name], run.cache).mkdir(parents=True, exist_ok=True)
-    return names
+def _names(run: Run) -> list[str]:
+    """The data sets of the run's tasks."""
+    return list(dict.fromkeys(task.dataset for task in _tasks(run)))
 
 
 def verify(run: Run) -> str:
     """Verifies what was downloaded; the collections that the run makes are verified once made."""
-    made = _collections(run)
+    own = made(run, _names(run))
     plan = _plan(run)
-    wanted = _wanted(run, plan, (name for name in plan.datasets if name not in made))
+    wanted = _wanted(run, plan, (name for name in plan.datasets if name not in own))
     problems = find_problems(run, wanted, plan.problems)
     tell(run, problems)
     cases = sum(len(one.cases) for one in wanted.values())
@@ -295,13 +271,13 @@ def _build(run: Run, plan: _Plan) -> dict[str, dict[str, Any]]:
 
 def run(run: Run) -> str:
     """Makes the collection if the run needs it, verifies, splits, stores."""
-    made = _collections(run)
+    own = made(run, _names(run))
     # Whatever is wrong with the tasks or the downloads shows before the collections are made.
     plan = _plan(run)
-    downloaded = _wanted(run, plan, (name for name in plan.datasets if name not in made))
+    downloaded = _wanted(run, plan, (name for name in plan.datasets if name not in own))
     problems = find_problems(run, downloaded, plan.problems)
-    if made and not any(p.severity == "error" for p in problems):
-        _make_collections(run, made)
+    if own and not any(p.severity == "error" for p in problems):
+        make(run, [name for name in plan.datasets if name in own], workers(run))
         problems = find_problems(run, _wanted(run, plan, plan.datasets), plan.problems)
     tell(run, problems)
     records = _build(run, plan)

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from jaxfer import hosts
@@ -20,7 +21,7 @@ from jaxfer.metrics import dice
 from jaxfer.models.unet import UNet
 from jaxfer.models.zoo import read_card, save_source
 from jaxfer.selection.roi import foreground_masks
-from jaxfer.stages.lock import locked
+from jaxfer.stages.lock import Busy, locked
 from jaxfer.stages.prepare import Prepared
 from jaxfer.stages.run import Run, versions
 from jaxfer.stages.training import network, objective, show_step, train, unfinished
@@ -31,8 +32,9 @@ from jaxfer.train.predict import predict_volume
 from jaxfer.train.step import Params
 
 
-def _fingerprint(run: Run, prepared: Prepared, task: Task, train: Sequence[TaskCase]) -> str:
-    config = run.config
+def source_mark(run: Run, prepared: Prepared, task: Task) -> str:
+    """A fingerprint of all that decides a source's network."""
+    config, train = run.config, prepared.cases(task, "train")
     return fingerprint(
         task.name,
         config.seed,
@@ -48,8 +50,11 @@ def _fingerprint(run: Run, prepared: Prepared, task: Task, train: Sequence[TaskC
 
 
 def _seed(run: Run, task: Task) -> int:
-    """Each source starts from other parameters, the same ones whatever the list of sources."""
-    return (int(run.config.seed) * 1_000_003 + zlib.crc32(task.name.encode())) % 2**31
+    """Each source, and each pre-training of it, starts from other parameters, the same ones
+    whatever the list of sources."""
+    again = run.config.pretrain.seed
+    name = f"{task.name}, pre-training {again}" if again else task.name
+    return (int(run.config.seed) * 1_000_003 + zlib.crc32(name.encode())) % 2**31
 
 
 def _validation_dice(
@@ -140,7 +145,7 @@ def run(run: Run) -> str:
         if task.name in prepared.unavailable:
             kept += card is not None and bool(run.config.shelf)
             continue
-        mark = _fingerprint(run, prepared, task, prepared.cases(task, "train"))
+        mark = source_mark(run, prepared, task)
         # A shelf that was named is the user's: what stands there is used as it is.
         if card is not None and (run.config.shelf or card["fingerprint"] == mark):
             kept += 1
@@ -151,23 +156,39 @@ def run(run: Run) -> str:
     with run.progress(
         "pretraining", len(names) * run.config.pretrain.steps, stops=False
     ) as advance:
-        for task in map(Task.parse, names):
-            mark = _fingerprint(run, prepared, task, prepared.cases(task, "train"))
-            with _only_here(run, task):
-                card = read_card(run.shelf / task.slug) if hosts.leads() else None
-                if hosts.of_leader(card is None or card["fingerprint"] != mark):
-                    _train_source(run, prepared, task, mark, partial(show_step, advance, task.name))
+        left = list(map(Task.parse, names))
+        # What another launch is training is left for last.
+        for wait in (jax.process_count() > 1, True):
+            left = [t for t in left if not _on_shelf(run, prepared, t, advance, wait=wait)]
     hosts.wait_for_all("pretrained")
     return f"{len(names)} source model(s) trained, {kept} already on the shelf at {run.shelf}"
 
 
+def _on_shelf(
+    run: Run, prepared: Prepared, task: Task, advance: Callable[..., None], *, wait: bool
+) -> bool:
+    """Sees to it that a source is on the shelf; False if another launch is at it and not to be
+    waited for."""
+    mark = source_mark(run, prepared, task)
+    try:
+        with _only_here(run, task, wait=wait):
+            card = read_card(run.shelf / task.slug) if hosts.leads() else None
+            if hosts.of_leader(card is None or card["fingerprint"] != mark):
+                _train_source(run, prepared, task, mark, partial(show_step, advance, task.name))
+    except Busy:
+        if wait:
+            raise
+        return False
+    return True
+
+
 @contextmanager
-def _only_here(run: Run, task: Task) -> Iterator[None]:
-    """Runs may share a shelf: what one of them trains the others wait for."""
+def _only_here(run: Run, task: Task, *, wait: bool) -> Iterator[None]:
+    """Runs may share a shelf: what one of them trains the others do not."""
     if hosts.leads():
         folder = run.shelf / task.slug
         folder.mkdir(parents=True, exist_ok=True)
-        with locked(folder, wait=True, say=run.say):
+        with locked(folder, wait=wait, say=run.say):
             yield
     else:
         yield

@@ -6,7 +6,7 @@ import json
 import os
 import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -79,12 +79,17 @@ class Run:
             yield advance
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Writes a record whole or not at all; NaN and infinity become null."""
+def write_text(path: Path, text: str) -> None:
+    """Writes a file whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{os.getpid()}-{path.name}")
-    temporary.write_text(json.dumps(plain(_finite(value)), indent=1, allow_nan=False))
+    temporary.write_text(text)
     temporary.replace(path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes a record whole or not at all; NaN and infinity become null."""
+    write_text(path, json.dumps(plain(_finite(value)), indent=1, allow_nan=False))
 
 
 def _finite(value: Any) -> Any:
@@ -160,8 +165,13 @@ def open_run(
     console: Console,
     command: str,
     interruption: Interruption,
+    *,
+    shared: bool = False,
 ) -> Iterator[Run]:
     """Makes the workdir, or takes up the run that lies there; holds it for this process alone.
+
+    Args:
+        shared: other launches of the same run may work there at the same time.
 
     Raises:
         UserError: the workdir holds another run, or files that are no run's; or another launch
@@ -176,12 +186,15 @@ def open_run(
         except OSError as error:
             raise _not_writable(workdir, error) from error
         run = Run(config, workdir, console, interruption)
-    with locked(workdir, say=run.say) if hosts.leads() else nullcontext():
+    with ExitStack() as held:
         if hosts.leads():
+            held.enter_context(locked(workdir, wait=shared, say=run.say))
             # Between the first look and the lock another launch may have made it its own.
             _refuse_another(config, workdir)
             _write_records(run, command)
         _check_processes(run)
+        if shared:
+            held.close()
         yield run
 
 

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from jaxfer.data.layouts import (
     brats,
     fets,
+    heads,
     iseg,
     mrbrains,
     msd,
@@ -29,6 +30,7 @@ from jaxfer.tasks import LARGEST_LABEL, NAMES, Dataset, wrong_name
 LAYOUTS = {
     "brats": brats,
     "fets": fets,
+    "heads": heads,
     "iseg": iseg,
     "mrbrains": mrbrains,
     "msd": msd,
@@ -96,13 +98,16 @@ def _missing(name: str, folder: Path, settings: ConfigDict) -> UserError:
     )
 
 
-def read_dataset(name: str, settings: ConfigDict, root: Path) -> tuple[Dataset, list[Problem]]:
+def read_dataset(
+    name: str, settings: ConfigDict, root: Path, scans: Path | None = None
+) -> tuple[Dataset, list[Problem]]:
     """Reads which cases a data set holds, and what is wrong with its files' names and lists.
 
     Args:
         name: key in ``config.datasets``; becomes the first part of the tasks' names.
         settings: its entry there: ``layout``, ``folder`` and what the layout needs.
         root: ``config.data.root``.
+        scans: folder of the scans that the run makes of label maps; None: the label maps' own.
 
     Raises:
         UserError: the folder is missing, and what to download and where to put it; it cannot be
@@ -113,7 +118,10 @@ def read_dataset(name: str, settings: ConfigDict, root: Path) -> tuple[Dataset, 
     try:
         if not folder.is_dir():
             raise _missing(name, folder, settings)
-        dataset, problems = layout.read(name, folder, settings)
+        if layout is heads:
+            dataset, problems = heads.read(name, folder, settings, scans or folder)
+        else:
+            dataset, problems = layout.read(name, folder, settings)
     except OSError as error:
         raise UserError(
             f"dataset '{name}': its folder cannot be read",

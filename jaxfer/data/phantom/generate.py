@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import gzip
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-import nibabel as nib
-import numpy as np
-from jaxtyping import Float, Int16, UInt8
-
 from jaxfer.data.phantom.contrast import MODALITIES
+from jaxfer.data.phantom.files import nifti_bytes, write_whole
 from jaxfer.data.phantom.labels import LABEL_NAMES
 from jaxfer.data.phantom.sites import SITES
 from jaxfer.data.phantom.subject import make_subject
@@ -24,6 +19,7 @@ from jaxfer.files import read_json
 GENERATOR_VERSION = 1
 RECORD = "collection.json"
 _FILES = (*MODALITIES, "seg")
+_DESCRIPTION = "synthetic, from the MNI ICBM152 2009 templates"
 
 _NOTICE = """\
 SYNTHETIC. No image in this folder is of a person. Every subject was computed: the MNI ICBM152 2009
@@ -78,7 +74,7 @@ def write_collection(
             files["seg"].parent.mkdir(parents=True, exist_ok=True)
             for name, file in files.items():
                 volume = subject.labels if name == "seg" else subject.images[name]
-                _write_atomically(file, _nifti(volume, affine))
+                write_whole(file, nifti_bytes(volume, affine, _DESCRIPTION))
             if on_case is not None:
                 on_case(case)
     _write_record(folder, seed)
@@ -149,24 +145,4 @@ def _write_record(folder: Path, seed: int) -> None:
         "notice": _NOTICE + NOTICE_FILE.read_text(encoding="utf-8"),
     }
     text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
-    _write_atomically(folder / RECORD, text.encode())
-
-
-def _nifti(
-    volume: Int16[np.ndarray, "x y z"] | UInt8[np.ndarray, "x y z"],
-    affine: Float[np.ndarray, "4 4"],
-) -> bytes:
-    """The volume as the bytes of a .nii.gz file, which hold no date and no name."""
-    image = nib.Nifti1Image(volume, affine)
-    image.set_sform(affine, code="aligned")
-    image.set_qform(affine, code="aligned")
-    image.header.set_xyzt_units("mm")
-    image.header["descrip"] = b"synthetic, from the MNI ICBM152 2009 templates"
-    return gzip.compress(image.to_bytes(), compresslevel=4, mtime=0)
-
-
-def _write_atomically(file: Path, content: bytes) -> None:
-    """Write under a temporary name, then rename: a file is either whole or absent."""
-    partial = file.with_name(f".{file.name}.partial")
-    partial.write_bytes(content)
-    os.replace(partial, file)
+    write_whole(folder / RECORD, text.encode())

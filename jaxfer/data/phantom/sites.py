@@ -8,14 +8,11 @@ from types import MappingProxyType
 from typing import Literal
 
 
-@dataclass(frozen=True)
-class Site:
-    """A site, its patients and its scanner.
+@dataclass(frozen=True, kw_only=True)
+class Scanner:
+    """What a scanner makes of the brains that it sees.
 
     Attributes:
-        name: as in the folder's and the cases' names.
-        disease: what every subject there has: white matter hyperintensities or a tumour.
-        atrophy: range of the subjects' loss of tissue, 0 to 1: wide ventricles and sulci.
         gamma: exponent on the intensities, 1 for the template's contrast.
         slice_mm: thickness of an axial slice (full width at half maximum of its profile).
         bias: standard deviation of the logarithm of the scanner's uneven sensitivity.
@@ -23,14 +20,26 @@ class Site:
         units: what white matter of intensity 1 is stored as.
     """
 
-    name: str
-    disease: Literal["wmh", "tumour"]
-    atrophy: tuple[float, float]
     gamma: float
     slice_mm: float
     bias: float
     noise: float
     units: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Site(Scanner):
+    """A site, its patients and its scanner.
+
+    Attributes:
+        name: as in the folder's and the cases' names.
+        disease: what every subject there has: white matter hyperintensities or a tumour.
+        atrophy: range of the subjects' loss of tissue, 0 to 1: wide ventricles and sulci.
+    """
+
+    name: str
+    disease: Literal["wmh", "tumour"]
+    atrophy: tuple[float, float]
 
 
 SITES: Mapping[str, Site] = MappingProxyType(

@@ -303,3 +303,22 @@ def own_scans(root: Path, cases: int = 3, values: Sequence[int] = (1, 2)) -> Pat
     text = (folder / "cases.csv").read_text()
     (folder / "cases.csv").write_text("﻿" + text, encoding="utf-8")
     return folder
+
+
+def heads(root: Path, number: int, *, shape: tuple[int, ...] = (40, 44, 36)) -> Path:
+    """Label maps of heads, skin outside and hippocampi inside, in FreeSurfer's axes."""
+    folder = root / "head_label_maps"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "labels.tsv").write_text("value\tstructure\n")
+    for index in range(number):
+        values = labels((511, 515, 24, 3, 2), shape)
+        x, y, z = (n // 2 for n in shape)
+        values[x - 8 : x - 4, y : y + 6, z - 2 + index : z + 3] = 17
+        values[x + 4 : x + 8, y : y + 6, z - 2 + index : z + 3] = 53
+        values[x - 2 : x + 2, y - 6 : y - 2, z : z + 4] = 4
+        values[x - 2, y - 6 : y - 2, z] = 136
+        affine = np.array([[-1, 0, 0, 20], [0, 0, 1, -18], [0, -1, 0, 22], [0, 0, 0, 1.0]])
+        kind = np.float32 if index == 0 else np.int32
+        image = nib.Nifti1Image(values.astype(kind), affine)
+        nib.save(image, folder / f"training_seg_{index + 1:02d}.nii.gz")
+    return folder

@@ -1,0 +1,1 @@
+"""Scans rendered from label maps of real heads: real anatomy, synthetic contrast."""
