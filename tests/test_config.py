@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from ml_collections import ConfigDict
 
-from jaxfer.config import default_config, fingerprint, finish, plain, validate
+from jaxfer.config import METHODS, default_config, fingerprint, finish, plain, validate
 from jaxfer.config.rules import CHANGES, RULES
 from jaxfer.config.validate import fields_of
 from jaxfer.errors import UserError
@@ -164,6 +164,13 @@ BAD = {
     "finetune.source": ["worst", "mine/all/t1/lesion"],
     "finetune.region": ["background"],
     "finetune.denominator": ["one"],
+    "finetune.rim": [0],
+    "finetune.fade": [0.0, 1.1],
+    "finetune.l2_sp": [-1.0],
+    "finetune.level_rate": [0.0, 1.1],
+    "finetune.focal": [0.5],
+    "finetune.missed": [-0.1, 1.1],
+    "finetune.hardest": [0.0, 1.1],
     "finetune.seeds": [(), (1, 1), (0, -1), (2**31,)],
     "evaluate.overlap": [-0.1, 1.0],
     "evaluate.batch_size": [0],
@@ -181,6 +188,8 @@ BAD = {
         "accumulate": [0, 3],
         "dice_weight": [-1.0],
         "skip_nonfinite": [-1],
+        "decay": ["linear", ""],
+        "ema": [-0.1, 1.0],
     }.items()
 }
 GOOD = {
@@ -218,10 +227,14 @@ GOOD = {
     "risk.amplify": ["identity", "pow"],
     "risk.gain": [0.0],
     "risk.smoothing": [0.0],
-    "finetune.methods": [("scratch",), ("weighted", "plain")],
+    "finetune.methods": [("scratch",), ("weighted", "plain"), tuple(METHODS)],
     "finetune.source": ["best", "other/north/t1/core"],
-    "finetune.region": ["foreground"],
-    "finetune.denominator": ["pixels"],
+    "finetune.region": ["foreground", "foreground_rim"],
+    "finetune.denominator": ["pixels", "weight_sum"],
+    "finetune.fade": [1.0],
+    "finetune.hardest": [1.0],
+    "finetune.ema": [0.0, 0.999],
+    "pretrain.decay": ["poly"],
     "finetune.seeds": [(3, 1, 2)],
     "finetune.warmup": [0.0, 1.0],
     "pretrain.dice_weight": [0.0],

@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from ml_collections import ConfigDict
 
 from jaxfer.errors import UserError
+from jaxfer.train.methods import METHODS as METHODS_BY_NAME
 
 STAGES = ("prepare", "pretrain", "select", "finetune", "evaluate", "report")
 ALONE = ("verify",)
 """Stages that another one, prepare, does too; named, they are done alone."""
-METHODS = ("scratch", "plain", "weighted")
+METHODS = tuple(METHODS_BY_NAME)
 
 
 def default_config() -> ConfigDict:
@@ -83,13 +84,15 @@ def default_config() -> ConfigDict:
         c[stage].steps = steps
         c[stage].batch_size = 8  # patches; over all devices
         c[stage].accumulate = 1  # parts of a step, one after the other, for less memory
-        c[stage].learning_rate = 5e-3  # peak of AdamW: linear warm-up, cosine decay to 0
+        c[stage].learning_rate = 5e-3  # peak of AdamW: linear warm-up, decay to 0
+        c[stage].decay = "cosine"  # of the learning rate, or 'poly': (1 − t)^0.9
         c[stage].warmup = 0.05  # share of the steps
         c[stage].weight_decay = 1e-4
         c[stage].clip_gradient = 1.0  # global norm
         c[stage].foreground_patches = 0.5  # share of patches centred on foreground
         c[stage].dice_weight = 1.0  # of the soft Dice loss beside the cross-entropy; 0 = none
         c[stage].skip_nonfinite = 0  # steps in a row that may be skipped for a NaN or infinity
+        c[stage].ema = 0.0  # decay per step of the averaged parameters that are kept; 0 = the last
     c.pretrain.validate_every = 0  # steps; keeps the best on the validation subjects; 0 = the last
 
     c.select = ConfigDict()
@@ -107,6 +110,7 @@ def default_config() -> ConfigDict:
 
     c.risk = ConfigDict()
     c.risk.mode = "instance"  # map that weights the loss: 'instance' or 'positional'
+    c.risk.balanced = False  # P(y|z) as if every class had the same share of the voxels
     c.risk.stride = 4  # pixels; side of the positional map's cells in each axial slice
     c.risk.smoothing = 1.0  # pixels of prior that the positional table gets per class pair
     c.risk.normalise = "none"  # 'none', 'minmax', 'mean1' or 'rank', per image
@@ -115,11 +119,19 @@ def default_config() -> ConfigDict:
     c.risk.base = 10.0  # of 'pow'
     c.risk.clip = 20.0  # largest weight
 
-    c.finetune.methods = METHODS
+    c.finetune.methods = ("scratch", "plain", "weighted")  # of the guide's table of methods
     c.finetune.source = "best"  # the first of the ranking, or a task's name
     c.finetune.seeds = (0,)  # each: another order, augmentation and new leaves
-    c.finetune.region = "all"  # pixels in the weighted cross-entropy: 'all', 'foreground'
-    c.finetune.denominator = "foreground"  # weighted: 'foreground' (of the volume) or 'pixels'
+    c.finetune.region = "all"  # weighted cross-entropy: 'all', 'foreground', 'foreground_rim'
+    c.finetune.rim = 2  # pixels around the foreground that 'foreground_rim' takes in
+    c.finetune.denominator = "foreground"  # weighted: 'foreground' of the volume, 'pixels',
+    # 'weight_sum' of the patch
+    c.finetune.fade = 1.0  # share of the steps after which the maps of the faded methods are gone
+    c.finetune.l2_sp = 1.0  # strength of the pull back to the source, of l2_sp
+    c.finetune.level_rate = 0.7  # of the learning rate, per level from the output: discriminative
+    c.finetune.focal = 2.0  # exponent of focal
+    c.finetune.missed = 0.7  # weight, in tversky, of what is missed; the rest for what is spurious
+    c.finetune.hardest = 0.25  # share of the pixels that count in ohem
 
     c.evaluate = ConfigDict()
     c.evaluate.overlap = 0.5  # of neighbouring tiles

@@ -28,6 +28,9 @@ CHANGES = (
 
 _ROI_SIMILARITIES = ("ssim", "ssim_centred", "ssim_shape", "ssim_windowed", "dice")
 
+_REGIONS = ("all", "foreground", "foreground_rim")
+_DENOMINATORS = ("foreground", "pixels", "weight_sum")
+
 RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "name": (lambda v: bool(v) and "/" not in v and not v.startswith("."), "a folder's name"),
     "seed": (_seed, "0 … 2³¹ − 1"),
@@ -98,8 +101,15 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "risk.gain": (lambda v: v >= 0, "0 or more"),
     "risk.base": (lambda v: v > 1, "above 1"),
     "risk.clip": (_positive, "above 0"),
-    "finetune.region": (lambda v: v in ("all", "foreground"), "all, foreground"),
-    "finetune.denominator": (lambda v: v in ("foreground", "pixels"), "foreground, pixels"),
+    "finetune.region": (lambda v: v in _REGIONS, ", ".join(_REGIONS)),
+    "finetune.rim": (_positive, "at least 1"),
+    "finetune.denominator": (lambda v: v in _DENOMINATORS, ", ".join(_DENOMINATORS)),
+    "finetune.fade": (lambda v: 0 < v <= 1, "above 0, at most 1"),
+    "finetune.l2_sp": (lambda v: v >= 0, "0 or more"),
+    "finetune.level_rate": (lambda v: 0 < v <= 1, "above 0, at most 1"),
+    "finetune.focal": (lambda v: v >= 1, "at least 1"),
+    "finetune.missed": (_unit, "0 … 1"),
+    "finetune.hardest": (lambda v: 0 < v <= 1, "above 0, at most 1"),
     "finetune.seeds": (
         lambda v: 0 < len(v) == len(set(v)) and all(_seed(s) for s in v),
         "one seed or more, distinct, 0 … 2³¹ − 1",
@@ -114,11 +124,13 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
         "batch_size": (_positive, "at least 1"),
         "accumulate": (_positive, "at least 1"),
         "learning_rate": (_positive, "above 0"),
+        "decay": (lambda v: v in ("cosine", "poly"), "cosine, poly"),
         "warmup": (_unit, "0 … 1"),
         "weight_decay": (lambda v: v >= 0, "0 or more"),
         "clip_gradient": (_positive, "above 0"),
         "foreground_patches": (_unit, "0 … 1"),
         "dice_weight": (lambda v: v >= 0, "0 or more"),
         "skip_nonfinite": (lambda v: v >= 0, "0 (stops at the first) or more"),
+        "ema": (lambda v: 0 <= v < 1, "0 (none) or more, under 1"),
     }.items()
 }

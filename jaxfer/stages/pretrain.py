@@ -28,7 +28,7 @@ from jaxfer.tasks import IGNORE, Task
 from jaxfer.train.finetune import frequency_weights
 from jaxfer.train.loop import Validation, initial_params
 from jaxfer.train.predict import predict_volume
-from jaxfer.train.step import Params
+from jaxfer.train.step import Loss, Params
 
 
 def _fingerprint(run: Run, prepared: Prepared, task: Task, train: Sequence[TaskCase]) -> str:
@@ -185,7 +185,12 @@ def _train_source(
         run.config.pretrain,
         initial_params(model, tuple(run.config.model.patch), seed),
         train_cases,
-        objective(run.config.pretrain, train_cases, frequency_weights(train_cases)),
+        objective(
+            Loss(dice_weight=run.config.pretrain.dice_weight),
+            train_cases,
+            frequency_weights(train_cases),
+            len(run.config.model.patch),
+        ),
         model=model,
         seed=seed,
         folder=folder,

@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Array, Float, Float32
+from ml_collections import ConfigDict
 
 from jaxfer.data.nifti import read_header, write_like
 from jaxfer.data.preprocess import restore
 from jaxfer.data.sampler import TaskCase, class_frequencies
 from jaxfer.data.verify import AFFINE_TOLERANCE, corner_distance
 from jaxfer.errors import UserError
-from jaxfer.metrics import LabelStatistics, conditional_log_probs
+from jaxfer.files import read_array
+from jaxfer.metrics import LabelStatistics, class_balanced, conditional_log_probs
 from jaxfer.models.zoo import Source
 from jaxfer.selection.foreign import Foreign
 from jaxfer.stages.prepare import Prepared
 from jaxfer.stages.run import Run
 from jaxfer.tasks import IGNORE, Task
+from jaxfer.train.controls import controlled
+from jaxfer.train.methods import MapUse
 from jaxfer.train.predict import predict_volume
 from jaxfer.train.risk_map import amplified, instance_risk, normalised, positional_risk
+
+Table = Float[Array, "c s"]
 
 
 def source_log_probs(run: Run, source: Source, image: np.ndarray) -> Float32[np.ndarray, "x y z s"]:
@@ -111,70 +117,147 @@ def write_instance_maps(
         write_like(file, restore(risk, case.stored.geometry, 0.0), reference)
 
 
-def make_risk_maps(
+def _table(cases: Sequence[TaskCase], log_probs: Sequence[np.ndarray], balanced: bool) -> Table:
+    """log P(y|z) over the training cases."""
+    stats = LabelStatistics.zeros(cases[0].roi.num_classes, log_probs[0].shape[-1])
+    for case, own in zip(cases, log_probs, strict=True):
+        stats = _with_case(stats, case, own)
+    return conditional_log_probs(class_balanced(stats) if balanced else stats)
+
+
+def _instance(
+    cases: Sequence[TaskCase], log_probs: Sequence[np.ndarray], table: Table
+) -> list[Float32[np.ndarray, "_ _ _"]]:
+    found = []
+    for case, own in zip(cases, log_probs, strict=True):
+        classes = case.classes()
+        found.append(instance_risk(own, classes, table, classes != IGNORE))
+    return found
+
+
+def _observed(
+    run: Run, source: Source, cases: Sequence[TaskCase], on_case: Callable[[str], None]
+) -> list[np.ndarray]:
+    """The frozen source's log-probabilities of every case."""
+    found = []
+    for case in cases:
+        found.append(source_log_probs(run, source, case.image()))
+        on_case(case.stored.id)
+    return found
+
+
+def _maps(
     run: Run,
     prepared: Prepared,
-    source: Source,
     cases: Sequence[TaskCase],
-    on_case: Callable[[str], None],
-) -> tuple[list[TaskCase], dict[str, Any]]:
-    """Both maps of every training case, as NIfTI in nats; the configured one as loss weights.
+    log_probs: Sequence[np.ndarray],
+    settings: ConfigDict,
+) -> list[Float32[np.ndarray, "_ _ _"]]:
+    """The risk of every case in nats, as the section ``risk`` says it.
 
-    Returns:
-        The cases with the file of their weights, and a record of what the maps are like.
+    Raises:
+        UserError: a positional map is asked for, and the cases share no grid.
     """
-    target = Task.parse(run.config.target)
-    settings, folder = run.config.risk, run.workdir / "risk"
-    folder.mkdir(exist_ok=True)
-    stats = LabelStatistics.zeros(cases[0].roi.num_classes, source.model.num_classes)
-    log_probs: list[np.ndarray] = []
-    for case in cases:
-        log_probs.append(source_log_probs(run, source, case.image()))
-        stats = _with_case(stats, case, log_probs[-1])
-        on_case(case.stored.id)
-    log_conditional = conditional_log_probs(stats)
-    np.save(folder / "log_conditional.npy", np.asarray(log_conditional))
-    maps = {
-        "instance": [
-            instance_risk(lp, case.classes(), log_conditional, case.classes() != IGNORE)
-            for case, lp in zip(cases, log_probs, strict=True)
-        ]
-    }
-    apart = shared_grid(prepared, target, cases)
-    if not apart:
-        maps["positional"] = _positional(run, cases, log_probs)
-    elif settings.mode == "positional":
+    if settings.mode == "instance":
+        return _instance(cases, log_probs, _table(cases, log_probs, settings.balanced))
+    if apart := shared_grid(prepared, Task.parse(run.config.target), cases):
         raise UserError(
             "config.risk.mode = positional: the target's training cases do not share a grid",
             found=apart,
             allowed="cases of one shape and one affine, registered to each other",
             mend="--config.risk.mode=instance",
         )
-    record: dict[str, Any] = {
-        **{k: settings[k] for k in settings},
-        "positional_available": not apart,
-        "positional_missing_because": apart,
-    }
-    weighted, weights_of_all = [], []
+    return _positional(run, cases, log_probs)
+
+
+def _weights(
+    run: Run,
+    cases: Sequence[TaskCase],
+    maps: Sequence[np.ndarray],
+    settings: ConfigDict,
+    use: MapUse,
+) -> list[Path]:
+    """The files of the weights that one use of a map makes of it, case by case."""
+    folder = run.workdir / "risk" / use.name
+    folder.mkdir(parents=True, exist_ok=True)
+    files = []
+    for case, risk in zip(cases, maps, strict=True):
+        classes = case.classes()
+        weights = amplified(
+            normalised(risk, classes != IGNORE, settings.normalise),
+            settings.amplify,
+            gain=settings.gain,
+            base=settings.base,
+            clip=settings.clip,
+        )
+        seed = zlib.crc32(f"{run.config.seed} {case.stored.id}".encode())
+        weights = controlled(weights, classes, use.controls, seed)
+        files.append(folder / f"{case.stored.id}_weights.npy")
+        np.save(files[-1], np.asfortranarray(weights))
+    return files
+
+
+def risk_settings(run: Run, use: MapUse) -> ConfigDict:
+    """The section ``risk``, with the fields that one use of a map insists on."""
+    return ConfigDict({**run.config.risk, **dict(use.settings)})
+
+
+def weights_for(
+    run: Run,
+    prepared: Prepared,
+    source: Source,
+    cases: Sequence[TaskCase],
+    uses: Sequence[MapUse],
+    on_case: Callable[[str], None] = lambda _: None,
+) -> list[list[Path]]:
+    """The files of the weights that each use makes of one source's maps, case by case."""
+    log_probs = _observed(run, source, cases, on_case)
+    found = []
+    for use in uses:
+        settings = risk_settings(run, use)
+        maps = _maps(run, prepared, cases, log_probs, settings)
+        found.append(_weights(run, cases, maps, settings, use))
+    return found
+
+
+def make_risk_maps(
+    run: Run,
+    prepared: Prepared,
+    source: Source,
+    cases: Sequence[TaskCase],
+    on_case: Callable[[str], None],
+) -> dict[str, Any]:
+    """Both maps of every training case, as NIfTI in nats, to be looked at.
+
+    Returns:
+        A record of what the configured map and its weights are like.
+    """
+    target = Task.parse(run.config.target)
+    settings, folder = run.config.risk, run.workdir / "risk"
+    folder.mkdir(exist_ok=True)
+    log_probs = _observed(run, source, cases, on_case)
+    table = _table(cases, log_probs, balanced=False)
+    np.save(folder / "log_conditional.npy", np.asarray(table))
+    maps = {"instance": _instance(cases, log_probs, table)}
+    apart = shared_grid(prepared, target, cases)
+    if not apart:
+        maps["positional"] = _positional(run, cases, log_probs)
     for index, case in enumerate(cases):
         reference = prepared.files(target, case.stored.id)[0].path
         for mode, volumes in maps.items():
             volume = restore(volumes[index], case.stored.geometry, 0.0)
             write_like(folder / f"{case.stored.id}_{mode}.nii.gz", volume, reference)
-        valid = case.classes() != IGNORE
-        risk = normalised(maps[settings.mode][index], valid, settings.normalise)
-        weights = amplified(
-            risk, settings.amplify, gain=settings.gain, base=settings.base, clip=settings.clip
-        )
-        file = folder / f"{case.stored.id}_weights.npy"
-        np.save(file, np.asfortranarray(weights))
-        weighted.append(replace(case, risk=file))
-        weights_of_all.append(weights[valid])
-    valid_maps = np.concatenate(
-        [m[c.classes() != IGNORE] for m, c in zip(maps["instance"], cases, strict=True)]
-    )
-    weights_flat = np.concatenate(weights_of_all)
-    record["leep"] = -float(valid_maps.mean(dtype=np.float64))
-    record["minimum"], record["maximum"] = float(weights_flat.min()), float(weights_flat.max())
-    record["mean"] = float(weights_flat.mean(dtype=np.float64))
-    return weighted, record
+    configured = _maps(run, prepared, cases, log_probs, settings)
+    files = _weights(run, cases, configured, settings, MapUse())
+    inside = [case.classes() != IGNORE for case in cases]
+    risk = np.concatenate([m[i] for m, i in zip(maps["instance"], inside, strict=True)])
+    weights = np.concatenate([read_array(f)[i] for f, i in zip(files, inside, strict=True)])
+    return {
+        **{k: settings[k] for k in settings},
+        "positional_available": not apart,
+        "positional_missing_because": apart,
+        "leep": -float(risk.mean(dtype=np.float64)),
+        "minimum": float(weights.min()),
+        "maximum": float(weights.max()),
+        "mean": float(weights.mean(dtype=np.float64)),
+    }
