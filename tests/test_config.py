@@ -119,6 +119,7 @@ BAD = {
     "data.validation_fraction": [0.0, 1.0, -0.5],
     "model.widths": [(), (16,), (16, 0, 32), (16, -1)],
     "data.subset": [-1],
+    "data.validation_subjects": [-1],
     "data.folds": [1, -2],
     "data.fold": [-1, 1],
     "data.plane": ["oblique", ""],
@@ -128,7 +129,6 @@ BAD = {
     "run.checkpoint_every": [0],
     "run.keep_checkpoints": [0],
     "run.max_minutes": [-1.0],
-    "pretrain.validate_every": [-1],
     "model.strides": [(), ("2x2",), ("2x2", "2x"), ("2x2x2", "2x2x2"), ("2x2", "2x0")],
     "model.conv_impl": ["fast", ""],
     "model.precision": ["float16", ""],
@@ -153,6 +153,9 @@ BAD = {
     "select.repetitions": [0],
     "select.noise": [0.0, -1.0],
     "risk.mode": ["both"],
+    "risk.metric": ["logme", ""],
+    "risk.border": [-1],
+    "risk.blur": [-0.5],
     "risk.stride": [0],
     "risk.smoothing": [-1.0],
     "risk.normalise": ["max"],
@@ -190,6 +193,7 @@ BAD = {
         "skip_nonfinite": [-1],
         "decay": ["linear", ""],
         "ema": [-0.1, 1.0],
+        "validate_every": [-1],
     }.items()
 }
 GOOD = {
@@ -276,6 +280,23 @@ def test_the_patch_must_divide_by_the_networks_levels(config: ConfigDict) -> Non
     (line,) = complaints(config)
     assert "multiples of 8" in line
     assert "(40, 44)" in line
+
+
+def test_fine_tuning_is_validated_on_subjects_that_there_are(config: ConfigDict) -> None:
+    config.finetune.validate_every, config.data.validation_subjects = 10, 1
+    validate(config)
+    config.data.validation_subjects = 0
+    (line,) = complaints(config)
+    assert line.startswith("config.finetune.validate_every: there is no validation subject")
+
+
+@pytest.mark.parametrize(("field", "value"), [("balanced", True), ("metric", "lda")])
+def test_a_positional_map_is_of_leep_alone(config: ConfigDict, field: str, value: object) -> None:
+    config.risk[field] = value
+    validate(config)
+    config.risk.mode = "positional"
+    (line,) = complaints(config)
+    assert line.startswith(f"config.risk.{field}: there is no such positional map")
 
 
 def test_a_fold_is_one_of_the_folds(config: ConfigDict) -> None:

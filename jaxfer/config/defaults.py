@@ -37,6 +37,7 @@ def default_config() -> ConfigDict:
     c.data.percentiles = (0.5, 99.5)  # intensities are clipped there, inside the brain
     c.data.train_subjects = 5  # of the target: the few labelled scans
     c.data.test_subjects = 0  # of the target, at most; 0 = all that are not for training
+    c.data.validation_subjects = 0  # of the target: for finetune.validate_every, beside the others
     c.data.subset = 0  # which subjects are the few; each number another choice, larger ones nest
     c.data.folds = 0  # parts that the target's subjects are dealt into; 0 = no folds
     c.data.fold = 0  # the part that is tested on, from 0; the few are of the others
@@ -93,7 +94,9 @@ def default_config() -> ConfigDict:
         c[stage].dice_weight = 1.0  # of the soft Dice loss beside the cross-entropy; 0 = none
         c[stage].skip_nonfinite = 0  # steps in a row that may be skipped for a NaN or infinity
         c[stage].ema = 0.0  # decay per step of the averaged parameters that are kept; 0 = the last
-    c.pretrain.validate_every = 0  # steps; keeps the best on the validation subjects; 0 = the last
+        c[
+            stage
+        ].validate_every = 0  # steps; keeps the best on the validation subjects; 0 = the last
 
     c.select = ConfigDict()
     c.select.modality = "hard"  # 'hard': drop sources of other modalities; 'none': keep all
@@ -110,9 +113,12 @@ def default_config() -> ConfigDict:
 
     c.risk = ConfigDict()
     c.risk.mode = "instance"  # map that weights the loss: 'instance' or 'positional'
+    c.risk.metric = "leep"  # whose risk at a pixel: 'leep', or by features 'lda', 'gbc'
     c.risk.balanced = False  # P(y|z) as if every class had the same share of the voxels
     c.risk.stride = 4  # pixels; side of the positional map's cells in each axial slice
     c.risk.smoothing = 1.0  # pixels of prior that the positional table gets per class pair
+    c.risk.border = 0  # pixels from a border of labels where the risk is limited to the median's
+    c.risk.blur = 0.0  # pixels; standard deviation of the smoothing of the risk
     c.risk.normalise = "none"  # 'none', 'minmax', 'mean1' or 'rank', per image
     c.risk.amplify = "exp"  # 'identity', 'exp' or 'pow'
     c.risk.gain = 0.5  # exp(gain × risk); 0.5 turns an ignorant source into √(1/frequency)

@@ -48,6 +48,7 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     ),
     "data.train_subjects": (_positive, "at least 1"),
     "data.test_subjects": (lambda v: v >= 0, "0 (all) or more"),
+    "data.validation_subjects": (lambda v: v >= 0, "0 (none) or more"),
     "data.subset": (_seed, "0 … 2³¹ − 1"),
     "data.folds": (lambda v: v == 0 or v >= 2, "0 (none), or 2 or more"),
     "data.fold": (lambda v: v >= 0, "0 … folds − 1"),
@@ -57,7 +58,6 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "run.checkpoint_every": (_positive, "at least 1"),
     "run.keep_checkpoints": (_positive, "at least 1"),
     "run.max_minutes": (lambda v: v >= 0, "0 (no limit) or more"),
-    "pretrain.validate_every": (lambda v: v >= 0, "0 (never) or more"),
     "model.widths": (
         lambda v: len(v) >= 2 and all(w > 0 for w in v),
         "two or more numbers of channels",
@@ -91,6 +91,9 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "select.repetitions": (_positive, "at least 1"),
     "select.noise": (_positive, "above 0"),
     "risk.mode": (lambda v: v in ("instance", "positional"), "instance, positional"),
+    "risk.metric": (lambda v: v in ("leep", "lda", "gbc"), "leep, lda, gbc"),
+    "risk.border": (lambda v: v >= 0, "0 (none) or more"),
+    "risk.blur": (lambda v: v >= 0, "0 (none) or more"),
     "risk.stride": (_positive, "at least 1"),
     "risk.smoothing": (lambda v: v >= 0, "0 or more"),
     "risk.normalise": (
@@ -131,6 +134,7 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
         "foreground_patches": (_unit, "0 … 1"),
         "dice_weight": (lambda v: v >= 0, "0 or more"),
         "skip_nonfinite": (lambda v: v >= 0, "0 (stops at the first) or more"),
+        "validate_every": (lambda v: v >= 0, "0 (never) or more"),
         "ema": (lambda v: 0 <= v < 1, "0 (none) or more, under 1"),
     }.items()
 }

@@ -18,10 +18,17 @@ from jaxfer.stages.prepare import Prepared
 from jaxfer.stages.recipe import Recipe, finetuning_mark, recipe_of
 from jaxfer.stages.risk import make_risk_maps, weights_for
 from jaxfer.stages.run import Run, read_json, write_json
-from jaxfer.stages.training import network, show_step, train, unfinished
+from jaxfer.stages.training import (
+    mean_dice,
+    network,
+    show_step,
+    train,
+    unfinished,
+    validation_dice,
+)
 from jaxfer.tasks import Task
 from jaxfer.train.finetune import Transferred, transfer_params
-from jaxfer.train.loop import initial_params
+from jaxfer.train.loop import Validation, initial_params
 from jaxfer.train.methods import METHODS, MapUse, Method
 from jaxfer.train.step import Params
 
@@ -90,6 +97,7 @@ def _transferred(run: Run, source: Source, cases: list[TaskCase], seed: int) -> 
 
 def _train_one(
     run: Run,
+    prepared: Prepared,
     recipe: Recipe,
     source: Source | None,
     seed: int,
@@ -97,7 +105,11 @@ def _train_one(
     mark: str,
     on_step: Callable[[int, float], None],
 ) -> Params:
-    model = network(run.config, recipe.cases[0].roi.num_classes)
+    model, every = (
+        network(run.config, recipe.cases[0].roi.num_classes),
+        run.config.finetune.validate_every,
+    )
+    chosen_by = prepared.cases(Task.parse(run.config.target), "validation") if every else []
     start = (
         _transferred(run, source, recipe.cases, seed).params
         if recipe.method.transferred and source is not None
@@ -114,13 +126,21 @@ def _train_one(
         folder=folder,
         mark=mark,
         on_step=on_step,
+        validation=Validation(every, lambda p: mean_dice(validation_dice(run, model, p, chosen_by)))
+        if every
+        else None,
         follows=recipe.follows,
         fade=recipe.fade,
     )
 
 
 def _weights(
-    run: Run, prepared: Prepared, source: Source, cases: list[TaskCase], uses: list[MapUse]
+    run: Run,
+    prepared: Prepared,
+    source: Source,
+    cases: list[TaskCase],
+    uses: list[MapUse],
+    folder: Path,
 ) -> dict[str, list[Path]]:
     """The files of the weights that every use makes of its map, by the use's name."""
     found: dict[str, list[Path]] = {}
@@ -132,7 +152,7 @@ def _weights(
         if others:
             task = other_source(run, Task.parse(source.card["task"]["name"]))
             whose = load_source(run.shelf / task.slug)
-        files = weights_for(run, prepared, whose, cases, list(wanted.values()))
+        files = weights_for(run, prepared, whose, cases, list(wanted.values()), folder)
         found |= dict(zip(wanted, files, strict=True))
     return found
 
@@ -149,12 +169,13 @@ def finetune_one(
     """One method from one source with one seed; what is kept of it is for the caller to decide.
 
     Args:
-        run: its workdir takes the weights of the risk maps, of a method that uses them.
+        run: with the section ``finetune`` to train by.
         prepared: with the target's training cases.
         source: to start from, and to make the maps with; None: from scratch.
         name: of the method.
         seed: of the order, the augmentation and the new leaves.
-        folder: for the records and, as long as the training is not finished, the checkpoints.
+        folder: for the records, the weights of the risk map if the method uses one and, as long
+            as the training is not finished, the checkpoints.
         on_step: called with the step and the last known loss.
     """
     cases = prepared.cases(Task.parse(run.config.target), "train")
@@ -162,11 +183,12 @@ def finetune_one(
     if source is not None and method.transferred:
         moved = _transferred(run, source, cases, seed)
     if source is not None and method.risk is not None:
-        weights = _weights(run, prepared, source, cases, [method.risk])[method.risk.name]
+        made = _weights(run, prepared, source, cases, [method.risk], folder / "risk")
+        weights = made[method.risk.name]
         other = _other_mark(run, source, method)
     recipe = recipe_of(run, method, cases, weights, moved)
     mark = finetuning_mark(run, cases, source, name, other)
-    return _train_one(run, recipe, source, seed, folder, mark, on_step)
+    return _train_one(run, prepared, recipe, source, seed, folder, mark, on_step)
 
 
 def _other_mark(run: Run, source: Source, method: Method) -> str:
@@ -190,7 +212,7 @@ def _risk_maps(
         if risk["positional_missing_because"]:
             run.say(f"  no positional risk map: {risk['positional_missing_because']}")
         uses = [m.risk for m in methods if m.risk is not None]
-        made = _weights(run, prepared, source, cases, uses)
+        made = _weights(run, prepared, source, cases, uses, run.workdir / "risk")
         found = [{name: [str(f) for f in files] for name, files in made.items()}, risk]
     files, risk = hosts.of_leader(found)
     return {name: [Path(f) for f in own] for name, own in files.items()}, risk
@@ -239,7 +261,7 @@ def run(run: Run) -> str:
             if hosts.leads():
                 (folder / "done.json").unlink(missing_ok=True)
             on_step, mark = partial(show_step, advance, name), marks[name]
-            params = _train_one(run, recipes[name], source, seed, folder, mark, on_step)
+            params = _train_one(run, prepared, recipes[name], source, seed, folder, mark, on_step)
             if hosts.leads():
                 save_params(folder / "checkpoint", params)
                 write_json(folder / "done.json", {"fingerprint": mark})

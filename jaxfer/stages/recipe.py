@@ -64,7 +64,8 @@ def _words(run: Run, method: Method, loss: Loss) -> str:
     }[method.pixels]
     told = f"{kinds[method.class_weights]}{pixels} cross-entropy"
     if method.risk is not None and method.risk.to == "weigh":
-        mode = dict(method.risk.settings).get("mode", run.config.risk.mode)
+        settings = risk_settings(run, method.risk)
+        mode = settings.mode if settings.metric == "leep" else f"{settings.metric} {settings.mode}"
         changed = "".join(f", {control}" for control in method.risk.controls)
         of_whom = " of another source" if method.risk.other_source else ""
         told = (

@@ -12,21 +12,35 @@ from jaxtyping import Array, Float, Float32
 from ml_collections import ConfigDict
 
 from jaxfer.data.nifti import read_header, write_like
+from jaxfer.data.planes import in_plane
 from jaxfer.data.preprocess import restore
 from jaxfer.data.sampler import TaskCase, class_frequencies
 from jaxfer.data.verify import AFFINE_TOLERANCE, corner_distance
 from jaxfer.errors import UserError
 from jaxfer.files import read_array
-from jaxfer.metrics import LabelStatistics, class_balanced, conditional_log_probs
+from jaxfer.metrics import (
+    ClassFeatureStatistics,
+    LabelStatistics,
+    class_balanced,
+    conditional_log_probs,
+)
 from jaxfer.models.zoo import Source
 from jaxfer.selection.foreign import Foreign
 from jaxfer.stages.prepare import Prepared
 from jaxfer.stages.run import Run
 from jaxfer.tasks import IGNORE, Task
 from jaxfer.train.controls import controlled
+from jaxfer.train.feature_risk import posterior_risk
 from jaxfer.train.methods import MapUse
 from jaxfer.train.predict import predict_volume
-from jaxfer.train.risk_map import amplified, instance_risk, normalised, positional_risk
+from jaxfer.train.risk_map import (
+    amplified,
+    border_limited,
+    instance_risk,
+    normalised,
+    positional_risk,
+    smoothed,
+)
 
 Table = Float[Array, "c s"]
 
@@ -146,9 +160,43 @@ def _observed(
     return found
 
 
+def _posterior(
+    run: Run, source: Source, cases: Sequence[TaskCase], settings: ConfigDict
+) -> list[Float32[np.ndarray, "_ _ _"]]:
+    """The risk of a metric that sees the features before the head."""
+    stats = ClassFeatureStatistics.zeros(cases[0].roi.num_classes, source.model.widths[0])
+    for case in cases:
+        classes = case.classes()
+        valid = classes != IGNORE
+        features = _features(run, source, case)
+        stats = stats.update(features, np.where(valid, classes, 0), mask=valid)
+    stats = class_balanced(stats) if settings.balanced else stats
+    found = []
+    for case in cases:
+        classes = case.classes()
+        features = _features(run, source, case)
+        found.append(posterior_risk(features, classes, stats, classes != IGNORE, settings.metric))
+    return found
+
+
+def _features(run: Run, source: Source, case: TaskCase) -> Float32[np.ndarray, "x y z d"]:
+    """Of the layer before the head; made again for each pass, since they may fill the memory."""
+    return predict_volume(
+        source.model,
+        source.params,
+        case.image(),
+        patch=tuple(source.card["patch"]),
+        overlap=run.config.evaluate.overlap,
+        batch_size=run.config.evaluate.batch_size,
+        plane=run.config.data.plane,
+        layer="decoder_0",
+    )
+
+
 def _maps(
     run: Run,
     prepared: Prepared,
+    source: Source,
     cases: Sequence[TaskCase],
     log_probs: Sequence[np.ndarray],
     settings: ConfigDict,
@@ -158,6 +206,8 @@ def _maps(
     Raises:
         UserError: a positional map is asked for, and the cases share no grid.
     """
+    if settings.mode == "instance" and settings.metric != "leep":
+        return _posterior(run, source, cases, settings)
     if settings.mode == "instance":
         return _instance(cases, log_probs, _table(cases, log_probs, settings.balanced))
     if apart := shared_grid(prepared, Task.parse(run.config.target), cases):
@@ -176,13 +226,17 @@ def _weights(
     maps: Sequence[np.ndarray],
     settings: ConfigDict,
     use: MapUse,
+    root: Path,
 ) -> list[Path]:
     """The files of the weights that one use of a map makes of it, case by case."""
-    folder = run.workdir / "risk" / use.name
+    folder = root / use.name
     folder.mkdir(parents=True, exist_ok=True)
     files = []
     for case, risk in zip(cases, maps, strict=True):
         classes = case.classes()
+        axes = in_plane(case.plane) if len(run.config.model.patch) == 2 else (0, 1, 2)
+        risk = border_limited(risk, classes, axes, settings.border)
+        risk = smoothed(risk, classes != IGNORE, axes, settings.blur)
         weights = amplified(
             normalised(risk, classes != IGNORE, settings.normalise),
             settings.amplify,
@@ -208,15 +262,19 @@ def weights_for(
     source: Source,
     cases: Sequence[TaskCase],
     uses: Sequence[MapUse],
-    on_case: Callable[[str], None] = lambda _: None,
+    folder: Path,
 ) -> list[list[Path]]:
-    """The files of the weights that each use makes of one source's maps, case by case."""
-    log_probs = _observed(run, source, cases, on_case)
+    """The files of the weights that each use makes of one source's maps, case by case.
+
+    Args:
+        folder: gets a folder for each use; of this source alone.
+    """
+    log_probs = _observed(run, source, cases, lambda _: None)
     found = []
     for use in uses:
         settings = risk_settings(run, use)
-        maps = _maps(run, prepared, cases, log_probs, settings)
-        found.append(_weights(run, cases, maps, settings, use))
+        maps = _maps(run, prepared, source, cases, log_probs, settings)
+        found.append(_weights(run, cases, maps, settings, use, folder))
     return found
 
 
@@ -247,8 +305,8 @@ def make_risk_maps(
         for mode, volumes in maps.items():
             volume = restore(volumes[index], case.stored.geometry, 0.0)
             write_like(folder / f"{case.stored.id}_{mode}.nii.gz", volume, reference)
-    configured = _maps(run, prepared, cases, log_probs, settings)
-    files = _weights(run, cases, configured, settings, MapUse())
+    configured = _maps(run, prepared, source, cases, log_probs, settings)
+    files = _weights(run, cases, configured, settings, MapUse(), folder)
     inside = [case.classes() != IGNORE for case in cases]
     risk = np.concatenate([m[i] for m, i in zip(maps["instance"], inside, strict=True)])
     weights = np.concatenate([read_array(f)[i] for f, i in zip(files, inside, strict=True)])

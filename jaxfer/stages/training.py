@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 from ml_collections import ConfigDict
 
 from jaxfer import hosts
@@ -15,12 +17,15 @@ from jaxfer.config import plain
 from jaxfer.data.augment import Augmentation
 from jaxfer.data.planes import AXES, in_plane
 from jaxfer.data.sampler import TaskCase, training_batches
+from jaxfer.metrics import dice
 from jaxfer.models.levels import kernel_sides, network_strides
 from jaxfer.models.unet import UNet
 from jaxfer.stages.run import Run, versions
+from jaxfer.tasks import IGNORE
 from jaxfer.train.checkpoints import Checkpoints
 from jaxfer.train.finetune import mean_weight
 from jaxfer.train.loop import Fade, Upkeep, Validation, fit
+from jaxfer.train.predict import predict_volume
 from jaxfer.train.schedule import Schedule
 from jaxfer.train.step import Loss, Params
 
@@ -151,6 +156,37 @@ def train(
             stop=run.interruption.reason,
         ),
     )
+
+
+def validation_dice(
+    run: Run, model: UNet, params: Params, cases: Sequence[TaskCase]
+) -> dict[str, float]:
+    """Mean Dice by class over the validation cases; NaN for a class that none of them has."""
+    found: dict[str, list[float]] = {name: [] for name in cases[0].roi.class_names} if cases else {}
+    for case in cases:
+        probs = predict_volume(
+            model,
+            params,
+            case.image(),
+            patch=tuple(run.config.model.patch),
+            overlap=run.config.evaluate.overlap,
+            batch_size=run.config.evaluate.batch_size,
+            plane=run.config.data.plane,
+        )
+        predicted, classes = probs.argmax(-1), case.classes()
+        valid = classes != IGNORE
+        for index, name in enumerate(case.roi.class_names, start=1):
+            found[name].append(dice((predicted == index) & valid, classes == index))
+    return {
+        name: float(np.nanmean(v)) if not np.isnan(v).all() else math.nan
+        for name, v in found.items()
+    }
+
+
+def mean_dice(by_class: dict[str, float]) -> float:
+    """Over the classes that some case has; NaN if there is none."""
+    known = [v for v in by_class.values() if not math.isnan(v)]
+    return float(np.mean(known)) if known else math.nan
 
 
 def unfinished(run: Run, folder: Path, mark: str = "") -> Checkpoints:

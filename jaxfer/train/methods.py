@@ -110,6 +110,9 @@ METHODS: dict[str, Method] = {
     "weighted_balanced": _weighted(
         "the map of a class-balanced P(y|z)", settings=(("mode", "instance"), ("balanced", True))
     ),
+    "weighted_positional": _weighted(
+        "the positional map", settings=(("mode", "positional"), ("metric", "leep"))
+    ),
     "weighted_faded": _weighted("the map fades, up to the plain method's weights", fades=True),
     "plain_where": Method(
         "plain, times the map over its class's mean: where alone",
@@ -124,6 +127,18 @@ METHODS: dict[str, Method] = {
     ),
     "plain_where_inverted": Method(
         "control of plain_where: the map upside down", risk=MapUse(controls=("inverted", "where"))
+    ),
+    "plain_where_lda": Method(
+        "plain_where by the risk of LDA on the features",
+        risk=MapUse(settings=(("mode", "instance"), ("metric", "lda")), controls=("where",)),
+    ),
+    "plain_where_smooth": Method(
+        "plain_where, the risk smoothed over 2 pixels",
+        risk=MapUse(settings=(("blur", 2.0),), controls=("where",)),
+    ),
+    "plain_where_inner": Method(
+        "plain_where, the risk limited at borders of labels",
+        risk=MapUse(settings=(("border", 1),), controls=("where",)),
     ),
     "risk_sampled": Method(
         "plain, patches drawn where the map is large", risk=MapUse(controls=("where",), to="draw")
