@@ -19,7 +19,7 @@ ALLOWED = {
     "models": "errors files",
     "report": "errors files",
     "tasks": "errors",
-    "config": "errors tasks metrics.registry models.layers models.levels data.planes",
+    "config": "errors tasks metrics.registry models.layers models.levels data.planes train.methods",
     "evaluation": "errors tasks metrics",
     "data": "errors files tasks",
     "train": "errors files hosts tasks metrics data models",

@@ -10,7 +10,15 @@ from pathlib import Path
 import pytest
 from ml_collections import ConfigDict
 
-from jaxfer.config import default_config, fingerprint, finish, overridden, plain, validate
+from jaxfer.config import (
+    METHODS,
+    default_config,
+    fingerprint,
+    finish,
+    overridden,
+    plain,
+    validate,
+)
 from jaxfer.config.rules import CHANGES, RULES
 from jaxfer.config.validate import fields_of
 from jaxfer.errors import UserError
@@ -119,6 +127,7 @@ BAD = {
     "data.validation_fraction": [0.0, 1.0, -0.5],
     "model.widths": [(), (16,), (16, 0, 32), (16, -1)],
     "data.subset": [-1],
+    "data.validation_subjects": [-1],
     "data.folds": [1, -2],
     "data.fold": [-1, 1],
     "data.plane": ["oblique", ""],
@@ -128,7 +137,6 @@ BAD = {
     "run.checkpoint_every": [0],
     "run.keep_checkpoints": [0],
     "run.max_minutes": [-1.0],
-    "pretrain.validate_every": [-1],
     "model.strides": [(), ("2x2",), ("2x2", "2x"), ("2x2x2", "2x2x2"), ("2x2", "2x0")],
     "model.conv_impl": ["fast", ""],
     "model.precision": ["float16", ""],
@@ -153,6 +161,9 @@ BAD = {
     "select.repetitions": [0],
     "select.noise": [0.0, -1.0],
     "risk.mode": ["both"],
+    "risk.metric": ["logme", ""],
+    "risk.border": [-1],
+    "risk.blur": [-0.5],
     "risk.stride": [0],
     "risk.smoothing": [-1.0],
     "risk.normalise": ["max"],
@@ -164,6 +175,13 @@ BAD = {
     "finetune.source": ["worst", "mine/all/t1/lesion"],
     "finetune.region": ["background"],
     "finetune.denominator": ["one"],
+    "finetune.rim": [0],
+    "finetune.fade": [0.0, 1.1],
+    "finetune.l2_sp": [-1.0],
+    "finetune.level_rate": [0.0, 1.1],
+    "finetune.focal": [0.5],
+    "finetune.missed": [-0.1, 1.1],
+    "finetune.hardest": [0.0, 1.1],
     "finetune.seeds": [(), (1, 1), (0, -1), (2**31,)],
     "evaluate.overlap": [-0.1, 1.0],
     "evaluate.batch_size": [0],
@@ -189,6 +207,9 @@ BAD = {
         "accumulate": [0, 3],
         "dice_weight": [-1.0],
         "skip_nonfinite": [-1],
+        "decay": ["linear", ""],
+        "ema": [-0.1, 1.0],
+        "validate_every": [-1],
     }.items()
 }
 GOOD = {
@@ -226,10 +247,14 @@ GOOD = {
     "risk.amplify": ["identity", "pow"],
     "risk.gain": [0.0],
     "risk.smoothing": [0.0],
-    "finetune.methods": [("scratch",), ("weighted", "plain")],
+    "finetune.methods": [("scratch",), ("weighted", "plain"), tuple(METHODS)],
     "finetune.source": ["best", "other/north/t1/core"],
-    "finetune.region": ["foreground"],
-    "finetune.denominator": ["pixels"],
+    "finetune.region": ["foreground", "foreground_rim"],
+    "finetune.denominator": ["pixels", "weight_sum"],
+    "finetune.fade": [1.0],
+    "finetune.hardest": [1.0],
+    "finetune.ema": [0.0, 0.999],
+    "pretrain.decay": ["poly"],
     "finetune.seeds": [(3, 1, 2)],
     "finetune.warmup": [0.0, 1.0],
     "pretrain.dice_weight": [0.0],
@@ -279,6 +304,23 @@ def test_the_patch_must_divide_by_the_networks_levels(config: ConfigDict) -> Non
     (line,) = complaints(config)
     assert "multiples of 8" in line
     assert "(40, 44)" in line
+
+
+def test_fine_tuning_is_validated_on_subjects_that_there_are(config: ConfigDict) -> None:
+    config.finetune.validate_every, config.data.validation_subjects = 10, 1
+    validate(config)
+    config.data.validation_subjects = 0
+    (line,) = complaints(config)
+    assert line.startswith("config.finetune.validate_every: there is no validation subject")
+
+
+@pytest.mark.parametrize(("field", "value"), [("balanced", True), ("metric", "lda")])
+def test_a_positional_map_is_of_leep_alone(config: ConfigDict, field: str, value: object) -> None:
+    config.risk[field] = value
+    validate(config)
+    config.risk.mode = "positional"
+    (line,) = complaints(config)
+    assert line.startswith(f"config.risk.{field}: there is no such positional map")
 
 
 def test_a_fold_is_one_of_the_folds(config: ConfigDict) -> None:

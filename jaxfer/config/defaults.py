@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from ml_collections import ConfigDict
 
 from jaxfer.errors import UserError
+from jaxfer.train.methods import METHODS as METHODS_BY_NAME
 
 STAGES = ("prepare", "pretrain", "select", "finetune", "evaluate", "report")
 STUDY = "study"
 """The stage that makes many runs of one configuration; it stands alone."""
 ALONE = ("verify", STUDY)
 """Stages that are no part of the main job; they are done when they are named."""
-METHODS = ("scratch", "plain", "weighted")
+METHODS = tuple(METHODS_BY_NAME)
 
 
 def default_config() -> ConfigDict:
@@ -38,6 +39,7 @@ def default_config() -> ConfigDict:
     c.data.percentiles = (0.5, 99.5)  # intensities are clipped there, inside the brain
     c.data.train_subjects = 5  # of the target: the few labelled scans
     c.data.test_subjects = 0  # of the target, at most; 0 = all that are not for training
+    c.data.validation_subjects = 0  # of the target: for finetune.validate_every, beside the others
     c.data.subset = 0  # which subjects are the few; each number another choice, larger ones nest
     c.data.folds = 0  # parts that the target's subjects are dealt into; 0 = no folds
     c.data.fold = 0  # the part that is tested on, from 0; the few are of the others
@@ -85,15 +87,18 @@ def default_config() -> ConfigDict:
         c[stage].steps = steps
         c[stage].batch_size = 8  # patches; over all devices
         c[stage].accumulate = 1  # parts of a step, one after the other, for less memory
-        c[stage].learning_rate = 5e-3  # peak of AdamW: linear warm-up, cosine decay to 0
+        c[stage].learning_rate = 5e-3  # peak of AdamW: linear warm-up, decay to 0
+        c[stage].decay = "cosine"  # of the learning rate, or 'poly': (1 − t)^0.9
         c[stage].warmup = 0.05  # share of the steps
         c[stage].weight_decay = 1e-4
         c[stage].clip_gradient = 1.0  # global norm
         c[stage].foreground_patches = 0.5  # share of patches centred on foreground
         c[stage].dice_weight = 1.0  # of the soft Dice loss beside the cross-entropy; 0 = none
         c[stage].skip_nonfinite = 0  # steps in a row that may be skipped for a NaN or infinity
+        c[stage].ema = 0.0  # decay per step of the averaged parameters that are kept; 0 = the last
+        # Steps after which the best on the validation subjects may be kept; 0 = the last.
+        c[stage].validate_every = 0
     c.pretrain.seed = 0  # another number: other initial parameters and another order, same subjects
-    c.pretrain.validate_every = 0  # steps; keeps the best on the validation subjects; 0 = the last
 
     c.select = ConfigDict()
     c.select.modality = "hard"  # 'hard': drop sources of other modalities; 'none': keep all
@@ -110,19 +115,31 @@ def default_config() -> ConfigDict:
 
     c.risk = ConfigDict()
     c.risk.mode = "instance"  # map that weights the loss: 'instance' or 'positional'
+    c.risk.metric = "leep"  # whose risk at a pixel: 'leep', or by features 'lda', 'gbc'
+    c.risk.balanced = False  # P(y|z) as if every class had the same share of the voxels
     c.risk.stride = 4  # pixels; side of the positional map's cells in each axial slice
     c.risk.smoothing = 1.0  # pixels of prior that the positional table gets per class pair
+    c.risk.border = 0  # pixels from a border of labels where the risk is limited to the median's
+    c.risk.blur = 0.0  # pixels; standard deviation of the smoothing of the risk
     c.risk.normalise = "none"  # 'none', 'minmax', 'mean1' or 'rank', per image
     c.risk.amplify = "exp"  # 'identity', 'exp' or 'pow'
     c.risk.gain = 0.5  # exp(gain × risk); 0.5 turns an ignorant source into √(1/frequency)
     c.risk.base = 10.0  # of 'pow'
     c.risk.clip = 20.0  # largest weight
 
-    c.finetune.methods = METHODS
+    c.finetune.methods = ("scratch", "plain", "weighted")  # of the guide's table of methods
     c.finetune.source = "best"  # the first of the ranking, or a task's name
     c.finetune.seeds = (0,)  # each: another order, augmentation and new leaves
-    c.finetune.region = "all"  # pixels in the weighted cross-entropy: 'all', 'foreground'
-    c.finetune.denominator = "foreground"  # weighted: 'foreground' (of the volume) or 'pixels'
+    c.finetune.region = "all"  # weighted cross-entropy: 'all', 'foreground', 'foreground_rim'
+    c.finetune.rim = 2  # pixels around the foreground that 'foreground_rim' takes in
+    c.finetune.denominator = "foreground"  # weighted: 'foreground' of the volume, 'pixels',
+    # 'weight_sum' of the patch
+    c.finetune.fade = 1.0  # share of the steps after which the maps of the faded methods are gone
+    c.finetune.l2_sp = 1.0  # strength of the pull back to the source, of l2_sp
+    c.finetune.level_rate = 0.7  # of the learning rate, per level from the output: discriminative
+    c.finetune.focal = 2.0  # exponent of focal
+    c.finetune.missed = 0.7  # weight, in tversky, of what is missed; the rest for what is spurious
+    c.finetune.hardest = 0.25  # share of the pixels that count in ohem
 
     c.evaluate = ConfigDict()
     c.evaluate.overlap = 0.5  # of neighbouring tiles

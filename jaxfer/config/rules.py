@@ -32,6 +32,9 @@ CHANGES = (
 
 _ROI_SIMILARITIES = ("ssim", "ssim_centred", "ssim_shape", "ssim_windowed", "dice")
 
+_REGIONS = ("all", "foreground", "foreground_rim")
+_DENOMINATORS = ("foreground", "pixels", "weight_sum")
+
 RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "name": (lambda v: bool(v) and "/" not in v and not v.startswith("."), "a folder's name"),
     "seed": (_seed, "0 … 2³¹ − 1"),
@@ -49,6 +52,7 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     ),
     "data.train_subjects": (_positive, "at least 1"),
     "data.test_subjects": (lambda v: v >= 0, "0 (all) or more"),
+    "data.validation_subjects": (lambda v: v >= 0, "0 (none) or more"),
     "data.subset": (_seed, "0 … 2³¹ − 1"),
     "data.folds": (lambda v: v == 0 or v >= 2, "0 (none), or 2 or more"),
     "data.fold": (lambda v: v >= 0, "0 … folds − 1"),
@@ -58,7 +62,6 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "run.checkpoint_every": (_positive, "at least 1"),
     "run.keep_checkpoints": (_positive, "at least 1"),
     "run.max_minutes": (lambda v: v >= 0, "0 (no limit) or more"),
-    "pretrain.validate_every": (lambda v: v >= 0, "0 (never) or more"),
     "model.widths": (
         lambda v: len(v) >= 2 and all(w > 0 for w in v),
         "two or more numbers of channels",
@@ -92,6 +95,9 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "select.repetitions": (_positive, "at least 1"),
     "select.noise": (_positive, "above 0"),
     "risk.mode": (lambda v: v in ("instance", "positional"), "instance, positional"),
+    "risk.metric": (lambda v: v in ("leep", "lda", "gbc"), "leep, lda, gbc"),
+    "risk.border": (lambda v: v >= 0, "0 (none) or more"),
+    "risk.blur": (lambda v: v >= 0, "0 (none) or more"),
     "risk.stride": (_positive, "at least 1"),
     "risk.smoothing": (lambda v: v >= 0, "0 or more"),
     "risk.normalise": (
@@ -119,8 +125,15 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     ),
     "study.repeats": (lambda v: 1 <= v <= 1000, "1 … 1000"),
     "study.collapse_dice": (_unit, "0 … 1"),
-    "finetune.region": (lambda v: v in ("all", "foreground"), "all, foreground"),
-    "finetune.denominator": (lambda v: v in ("foreground", "pixels"), "foreground, pixels"),
+    "finetune.region": (lambda v: v in _REGIONS, ", ".join(_REGIONS)),
+    "finetune.rim": (_positive, "at least 1"),
+    "finetune.denominator": (lambda v: v in _DENOMINATORS, ", ".join(_DENOMINATORS)),
+    "finetune.fade": (lambda v: 0 < v <= 1, "above 0, at most 1"),
+    "finetune.l2_sp": (lambda v: v >= 0, "0 or more"),
+    "finetune.level_rate": (lambda v: 0 < v <= 1, "above 0, at most 1"),
+    "finetune.focal": (lambda v: v >= 1, "at least 1"),
+    "finetune.missed": (_unit, "0 … 1"),
+    "finetune.hardest": (lambda v: 0 < v <= 1, "above 0, at most 1"),
     "finetune.seeds": (
         lambda v: 0 < len(v) == len(set(v)) and all(_seed(s) for s in v),
         "one seed or more, distinct, 0 … 2³¹ − 1",
@@ -135,11 +148,14 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
         "batch_size": (_positive, "at least 1"),
         "accumulate": (_positive, "at least 1"),
         "learning_rate": (_positive, "above 0"),
+        "decay": (lambda v: v in ("cosine", "poly"), "cosine, poly"),
         "warmup": (_unit, "0 … 1"),
         "weight_decay": (lambda v: v >= 0, "0 or more"),
         "clip_gradient": (_positive, "above 0"),
         "foreground_patches": (_unit, "0 … 1"),
         "dice_weight": (lambda v: v >= 0, "0 or more"),
         "skip_nonfinite": (lambda v: v >= 0, "0 (stops at the first) or more"),
+        "validate_every": (lambda v: v >= 0, "0 (never) or more"),
+        "ema": (lambda v: 0 <= v < 1, "0 (none) or more, under 1"),
     }.items()
 }

@@ -115,6 +115,19 @@ def _ruled(fields: dict[str, Any]) -> list[Problem]:
         what = "a plane, but the patches are in 3-D"
         found, allowed = fields["data.plane"], "axial, or a model.patch of two numbers"
         problems.append(Problem("error", "config.data.plane", what, found, allowed))
+    if fields["finetune.validate_every"] and not fields["data.validation_subjects"]:
+        what = "there is no validation subject of the target to look at"
+        found, allowed = (
+            fields["finetune.validate_every"],
+            "0, or --config.data.validation_subjects",
+        )
+        problems.append(Problem("error", "config.finetune.validate_every", what, found, allowed))
+    if fields["risk.mode"] == "positional":
+        for field, only in (("balanced", False), ("metric", "leep")):
+            if fields[f"risk.{field}"] != only:
+                where, what = f"config.risk.{field}", "there is no such positional map"
+                allowed = f"{only}, or risk.mode = instance"
+                problems.append(Problem("error", where, what, fields[where[7:]], allowed))
     if fields["data.fold"] >= max(fields["data.folds"], 1):
         allowed = "0 … folds − 1, and 0 without folds"
         problems.append(

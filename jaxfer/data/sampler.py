@@ -9,7 +9,7 @@ from typing import Any
 
 import grain
 import numpy as np
-from jaxtyping import Float32, Int64, UInt8
+from jaxtyping import Float32, Float64, Int64, UInt8
 
 from jaxfer.data.planes import NORMALS, slices_last
 from jaxfer.data.store import StoredCase
@@ -30,7 +30,9 @@ class TaskCase:
         roi: which classes.
         ignore: label values that no loss may see.
         counts: voxels per slice of the plane and class, the ignored ones in none.
-        risk: file of the risk map on the working grid, if there is one.
+        risk: file of the weights that a risk map gives on the working grid, if there are any.
+        drawn_by: file of the weights with which centres of patches are drawn in place of centres
+            near foreground, if there are any.
         plane: of the slices that a 2-D network sees. The arrays themselves stay as stored.
     """
 
@@ -41,6 +43,7 @@ class TaskCase:
     counts: Int64[np.ndarray, "z c"]
     risk: Path | None = None
     plane: str = "axial"
+    drawn_by: Path | None = None
 
     def image(self) -> np.ndarray:
         return self.stored.image(self.modality)
@@ -101,6 +104,7 @@ class _Opened:
 
     Attributes:
         foreground: voxels of foreground per slice.
+        drawn_by: weights with which centres are drawn, and their sums per slice.
     """
 
     case: TaskCase
@@ -108,12 +112,17 @@ class _Opened:
     labels: np.ndarray
     risk: np.ndarray | None
     foreground: Int64[np.ndarray, " z"]
+    drawn_by: tuple[np.ndarray, np.ndarray] | None = None
 
     @classmethod
     def of(cls, case: TaskCase) -> _Opened:
         image, labels = (slices_last(a, case.plane) for a in (case.image(), case.stored.labels()))
         risk = None if case.risk is None else slices_last(risk_of(case), case.plane)
-        return cls(case, image, labels, risk, case.counts[:, 1:].sum(1))
+        drawn_by = None
+        if case.drawn_by is not None:
+            weights = slices_last(_weights_of(case, case.drawn_by), case.plane)
+            drawn_by = (weights, weights.sum((0, 1), dtype=np.float64))
+        return cls(case, image, labels, risk, case.counts[:, 1:].sum(1), drawn_by)
 
     def classes(self, where: tuple[Any, ...]) -> UInt8[np.ndarray, "*n"]:
         return classes_of(np.asarray(self.labels[where]), self.case.roi, self.case.ignore)
@@ -136,10 +145,24 @@ def _near_foreground(
     return [int(c) for c in place]
 
 
+def _by_weight(
+    weights: Float32[np.ndarray, "h w z"],
+    of_slices: Float64[np.ndarray, " z"],
+    rng: np.random.Generator,
+) -> list[int]:
+    """A voxel, drawn in proportion to its weight."""
+    z = int(rng.choice(len(of_slices), p=of_slices / of_slices.sum()))
+    own = np.asarray(weights[:, :, z], np.float64).reshape(-1)
+    place = int(rng.choice(own.size, p=own / own.sum()))
+    return [*(int(i) for i in np.unravel_index(place, weights.shape[:2])), z]
+
+
 def _patch(
     opened: _Opened, patch: tuple[int, ...], foreground: bool, rng: np.random.Generator
 ) -> Batch:
-    if foreground and opened.foreground.any():
+    if foreground and opened.drawn_by is not None and opened.drawn_by[1].any():
+        centre = _by_weight(*opened.drawn_by, rng)
+    elif foreground and opened.foreground.any():
         centre = _near_foreground(opened, patch, rng)
     else:
         centre = [int(rng.integers(n)) for n in opened.image.shape]
@@ -181,7 +204,8 @@ def training_batches(
         patch: pixels [h, w] of a slice in the cases' plane, or voxels [x, y, z]; what lies outside
             of a smaller case is 0 in the image and ignored.
         batch_size: patches per batch.
-        foreground_patches: share of the patches that are centred near a foreground pixel.
+        foreground_patches: share of the patches that are centred near a foreground pixel, or are
+            drawn by the cases' weights where they have such.
         seed: of the order and the places.
         steps: batch after the last one.
         start: first batch to draw.
@@ -209,16 +233,20 @@ def training_batches(
 
 
 def risk_of(case: TaskCase) -> Float32[np.ndarray, "x y z"]:
-    """The case's risk map, ones where it has none."""
+    """The weights of the case's risk map, ones where it has none."""
     if case.risk is None:
         return np.ones(case.image().shape, np.float32)
+    return _weights_of(case, case.risk)
+
+
+def _weights_of(case: TaskCase, file: Path) -> Float32[np.ndarray, "x y z"]:
     try:
-        found = read_array(case.risk)
+        found = read_array(file)
         if found.dtype != np.float32 or found.shape != case.stored.geometry.crop_shape:
             raise ValueError(f"it holds {found.dtype} of shape {found.shape}")
     except (OSError, ValueError) as error:
         raise UserError(
-            f"{case.risk}: not the risk map of case {case.stored.id}",
+            f"{file}: not the risk map of case {case.stored.id}",
             found=f"{type(error).__name__}: {error}",
             mend="delete the folder that holds it; the stage 'finetune' makes it again",
         ) from error

@@ -38,8 +38,9 @@ def target_split(
     subset: int = 0,
     folds: int = 0,
     fold: int = 0,
+    validation_subjects: int = 0,
 ) -> Split:
-    """The few subjects to train on, and those to test on.
+    """The few subjects to train on, those to test on, and those that choose between networks.
 
     The training subjects of a smaller number are among those of a larger one. With folds, every
     subject is tested on in exactly one fold, and neither ``subset`` nor the number of training
@@ -54,6 +55,7 @@ def target_split(
             seed of another choice.
         folds: number of parts that the subjects are dealt into; 0 = none.
         fold: the part to test on, from 0.
+        validation_subjects: how many, of neither the few nor the tested, to choose networks by.
 
     Raises:
         UserError: nobody is left to test on, or the fold leaves too few to train on.
@@ -86,7 +88,23 @@ def target_split(
     few = (_shuffled(sorted(pool), seed, subset) if subset else pool)[:train_subjects]
     rest = kept if folds or test_subjects else [s for s in order[::-1] if s not in few]
     tested = rest[:test_subjects] if test_subjects else rest
-    return {"train": _of(cases, few), "validation": [], "test": _of(cases, tested)}
+    validated: list[str] = []
+    if validation_subjects:
+        # From the far end of the pool, where more shots come last.
+        free = [s for s in pool if s not in few]
+        free = free if folds or test_subjects else free[:-1]
+        if validation_subjects > len(free):
+            raise UserError(
+                "config.data.validation_subjects: more than are left beside the others",
+                found=f"{validation_subjects}, and {len(few)} to train on, "
+                f"of {len(order)} subject(s) of the target",
+                allowed=f"0 to {len(free)}",
+                mend="--config.data.validation_subjects=N, or fewer --config.data.test_subjects",
+            )
+        validated = free[-validation_subjects:]
+        tested = [s for s in tested if s not in validated]
+    parts = {"train": few, "validation": validated, "test": tested}
+    return {part: _of(cases, subjects) for part, subjects in parts.items()}
 
 
 def source_split(cases: Sequence[Case], *, seed: int, validation_fraction: float) -> Split:

@@ -1,42 +1,36 @@
-"""Stage finetune: from scratch, plain and weighted by the risk map, with equal budgets."""
+"""Stage finetune: every method from one source, with equal budgets."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import NoneType
 from typing import Any
 
 from jaxfer import hosts
-from jaxfer.config import fingerprint, plain
 from jaxfer.data.sampler import TaskCase
 from jaxfer.errors import UserError
 from jaxfer.files import NUMBER_OR_NULL
 from jaxfer.models.checkpoint import save_params
-from jaxfer.models.zoo import Source, load_source
+from jaxfer.models.zoo import Source, load_source, read_card
 from jaxfer.stages.prepare import Prepared
-from jaxfer.stages.risk import make_risk_maps
+from jaxfer.stages.recipe import Recipe, finetuning_mark, recipe_of
+from jaxfer.stages.risk import make_risk_maps, weights_for
 from jaxfer.stages.run import Run, read_json, write_json
-from jaxfer.stages.training import Objective, network, objective, show_step, train, unfinished
+from jaxfer.stages.training import (
+    mean_dice,
+    network,
+    show_step,
+    train,
+    unfinished,
+    validation_dice,
+)
 from jaxfer.tasks import Task
-from jaxfer.train.finetune import Transferred, frequency_weights, transfer_params
-from jaxfer.train.loop import initial_params
+from jaxfer.train.finetune import Transferred, transfer_params
+from jaxfer.train.loop import Validation, initial_params
+from jaxfer.train.methods import METHODS, MapUse, Method
 from jaxfer.train.step import Params
-
-_WEIGHTED = ("weighted",)
-"""Methods that the risk maps decide."""
-
-
-@dataclass(frozen=True)
-class _Method:
-    """One way to learn the target."""
-
-    transferred: bool
-    cases: list[TaskCase]
-    minimised: Objective
-    words: str
 
 
 def chosen_source(run: Run) -> Task:
@@ -73,29 +67,25 @@ def chosen_source(run: Run) -> Task:
     return Task.parse(best[0])
 
 
-def _methods(run: Run, cases: list[TaskCase], weighted: list[TaskCase]) -> dict[str, _Method]:
-    settings = run.config.finetune
-    frequency = frequency_weights(cases)
-    base = objective(settings, cases, frequency)
-    risk = objective(
-        settings,
-        weighted,
-        tuple(1.0 for _ in frequency),
-        region=settings.region,
-        denominator=settings.denominator,
-    )
-    dice = f" + {settings.dice_weight:g} × soft Dice" if settings.dice_weight else ""
-    plain_words = f"square-root inverse-frequency cross-entropy{dice}"
-    risk_words = (
-        f"cross-entropy weighted by the {run.config.risk.mode} risk map, over {settings.region} "
-        f"pixels, divided by the {settings.denominator} of the volume{dice}"
-    )
-    known = {
-        "scratch": _Method(False, cases, base, plain_words),
-        "plain": _Method(True, cases, base, plain_words),
-        "weighted": _Method(True, weighted, risk, risk_words),
-    }
-    return {name: known[name] for name in settings.methods}
+def other_source(run: Run, source: Task) -> Task:
+    """The source whose map is the control: the next one in the table of sources, cyclically.
+
+    Raises:
+        UserError: there is no other source with a network.
+    """
+    file = run.workdir / "select" / "selection.json"
+    rows = read_json(file, {"sources": [{"source": str, "outputs_only": bool}]})["sources"]
+    own = [r["source"] for r in rows if r["source"] in run.config.sources and not r["outputs_only"]]
+    place = own.index(source.name) if source.name in own else -1
+    others = [name for name in own[place + 1 :] + own[: max(place, 0)] if name != source.name]
+    if not others:
+        raise UserError(
+            "config.finetune.methods: a control asks for the map of another source",
+            found=f"sources with a network: {source.name}",
+            allowed="two sources or more",
+            mend="more of --config.sources, or --config.finetune.methods without weighted_other",
+        )
+    return Task.parse(others[0])
 
 
 def _transferred(run: Run, source: Source, cases: list[TaskCase], seed: int) -> Transferred:
@@ -105,55 +95,66 @@ def _transferred(run: Run, source: Source, cases: list[TaskCase], seed: int) -> 
     return transfer_params(source.params, fresh, keep_head=same)
 
 
-def _mark(run: Run, name: str, method: _Method, source: Source | None) -> str:
-    """Of all that decides a fine-tuned network, so that another method or seed leaves it alone."""
-    config = run.config
-    listed = ("methods", "seeds", "source")
-    return fingerprint(
-        name,
-        {k: v for k, v in plain(config.finetune).items() if k not in listed},
-        [plain(config[k]) for k in ("augment", "model")],
-        config.data.plane,
-        [(case.stored.id, case.content) for case in method.cases],
-        plain(method.cases[0].roi),
-        method.cases[0].ignore,
-        source.card["fingerprint"] if method.transferred and source else None,
-        plain(config.risk) if name in _WEIGHTED else None,
-    )
-
-
 def _train_one(
     run: Run,
-    method: _Method,
+    prepared: Prepared,
+    recipe: Recipe,
     source: Source | None,
     seed: int,
     folder: Path,
     mark: str,
     on_step: Callable[[int, float], None],
 ) -> Params:
-    model = network(run.config, method.cases[0].roi.num_classes)
+    model, every = (
+        network(run.config, recipe.cases[0].roi.num_classes),
+        run.config.finetune.validate_every,
+    )
+    chosen_by = prepared.cases(Task.parse(run.config.target), "validation") if every else []
     start = (
-        _transferred(run, source, method.cases, seed).params
-        if method.transferred and source
+        _transferred(run, source, recipe.cases, seed).params
+        if recipe.method.transferred and source is not None
         else initial_params(model, tuple(run.config.model.patch), seed)
     )
     return train(
         run,
         run.config.finetune,
         start,
-        method.cases,
-        method.minimised,
+        recipe.cases,
+        recipe.minimised,
         model=model,
         seed=seed,
         folder=folder,
         mark=mark,
         on_step=on_step,
+        validation=Validation(every, lambda p: mean_dice(validation_dice(run, model, p, chosen_by)))
+        if every
+        else None,
+        follows=recipe.follows,
+        fade=recipe.fade,
     )
 
 
-def finetuning_mark(run: Run, cases: list[TaskCase], source: Source | None, name: str) -> str:
-    """A fingerprint of all that decides one method's network, but for the seed."""
-    return _mark(run, name, _methods(run, cases, cases)[name], source)
+def _weights(
+    run: Run,
+    prepared: Prepared,
+    source: Source,
+    cases: list[TaskCase],
+    uses: list[MapUse],
+    folder: Path,
+) -> dict[str, list[Path]]:
+    """The files of the weights that every use makes of its map, by the use's name."""
+    found: dict[str, list[Path]] = {}
+    for others in (False, True):
+        wanted = {use.name: use for use in uses if use.other_source == others}
+        if not wanted:
+            continue
+        whose = source
+        if others:
+            task = other_source(run, Task.parse(source.card["task"]["name"]))
+            whose = load_source(run.shelf / task.slug)
+        files = weights_for(run, prepared, whose, cases, list(wanted.values()), folder)
+        found |= dict(zip(wanted, files, strict=True))
+    return found
 
 
 def finetune_one(
@@ -168,38 +169,53 @@ def finetune_one(
     """One method from one source with one seed; what is kept of it is for the caller to decide.
 
     Args:
-        run: its workdir takes the risk maps, of a method that uses them.
+        run: with the section ``finetune`` to train by.
         prepared: with the target's training cases.
         source: to start from, and to make the maps with; None: from scratch.
         name: of the method.
         seed: of the order, the augmentation and the new leaves.
-        folder: for the records and, as long as the training is not finished, the checkpoints.
+        folder: for the records, the weights of the risk map if the method uses one and, as long
+            as the training is not finished, the checkpoints.
         on_step: called with the step and the last known loss.
     """
     cases = prepared.cases(Task.parse(run.config.target), "train")
-    weighted = cases
-    if name in _WEIGHTED and source is not None:
-        weighted, _ = make_risk_maps(run, prepared, source, cases, on_case=lambda _: None)
-    method = _methods(run, cases, weighted)[name]
-    mark = finetuning_mark(run, cases, source, name)
-    return _train_one(run, method, source, seed, folder, mark, on_step)
+    method, weights, moved, other = METHODS[name], None, None, ""
+    if source is not None and method.transferred:
+        moved = _transferred(run, source, cases, seed)
+    if source is not None and method.risk is not None:
+        made = _weights(run, prepared, source, cases, [method.risk], folder / "risk")
+        weights = made[method.risk.name]
+        other = _other_mark(run, source, method)
+    recipe = recipe_of(run, method, cases, weights, moved)
+    mark = finetuning_mark(run, cases, source, name, other)
+    return _train_one(run, prepared, recipe, source, seed, folder, mark, on_step)
+
+
+def _other_mark(run: Run, source: Source, method: Method) -> str:
+    """The fingerprint of the source whose map a method takes as a control; '' if it takes none."""
+    if method.risk is None or not method.risk.other_source:
+        return ""
+    task = other_source(run, Task.parse(source.card["task"]["name"]))
+    return str((read_card(run.shelf / task.slug) or {}).get("fingerprint", ""))
 
 
 def _risk_maps(
-    run: Run, prepared: Prepared, source: Source, cases: list[TaskCase]
-) -> tuple[list[TaskCase], dict[str, Any]]:
-    """The cases with their maps, and the record of these; the leading process makes them."""
+    run: Run, prepared: Prepared, source: Source, cases: list[TaskCase], methods: list[Method]
+) -> tuple[dict[str, list[Path]], dict[str, Any]]:
+    """The weights of every use of a map, and the maps' record; the leading process makes them."""
     found = None
     if hosts.leads():
         with run.progress("risk maps", len(cases)) as advance:
-            weighted, risk = make_risk_maps(
+            risk = make_risk_maps(
                 run, prepared, source, cases, on_case=lambda case: advance(note=case)
             )
         if risk["positional_missing_because"]:
             run.say(f"  no positional risk map: {risk['positional_missing_because']}")
-        found = [[str(case.risk) for case in weighted], risk]
+        uses = [m.risk for m in methods if m.risk is not None]
+        made = _weights(run, prepared, source, cases, uses, run.workdir / "risk")
+        found = [{name: [str(f) for f in files] for name, files in made.items()}, risk]
     files, risk = hosts.of_leader(found)
-    return [replace(c, risk=Path(f)) for c, f in zip(cases, files, strict=True)], risk
+    return {name: [Path(f) for f in own] for name, own in files.items()}, risk
 
 
 def _folder(run: Run, name: str, seed: int) -> Path:
@@ -218,10 +234,24 @@ def run(run: Run) -> str:
     source_task = chosen_source(run)
     source = load_source(run.shelf / source_task.slug)
     cases = prepared.cases(target, "train")
-    weighted, risk = _risk_maps(run, prepared, source, cases)
-    methods = _methods(run, cases, weighted)
-    marks = {name: _mark(run, name, method, source) for name, method in methods.items()}
+    methods = {name: METHODS[name] for name in config.finetune.methods}
+    weights, risk = _risk_maps(run, prepared, source, cases, list(methods.values()))
     seeds = tuple(config.finetune.seeds)
+    moved = _transferred(run, source, cases, seeds[0])
+    recipes = {
+        name: recipe_of(
+            run,
+            method,
+            cases,
+            weights[method.risk.name] if method.risk else None,
+            moved if method.transferred else None,
+        )
+        for name, method in methods.items()
+    }
+    marks = {
+        name: finetuning_mark(run, cases, source, name, _other_mark(run, source, method))
+        for name, method in methods.items()
+    }
     jobs = [(name, seed) for name in methods for seed in seeds]
     left = hosts.of_leader([j for j in jobs if not _is_done(run, *j, marks[j[0]])])
     with run.progress("fine-tuning", len(jobs) * config.finetune.steps, stops=False) as advance:
@@ -230,17 +260,15 @@ def run(run: Run) -> str:
             folder = _folder(run, name, seed)
             if hosts.leads():
                 (folder / "done.json").unlink(missing_ok=True)
-            on_step = partial(show_step, advance, name)
-            mark = marks[name]
-            params = _train_one(run, methods[name], source, seed, folder, mark, on_step)
+            on_step, mark = partial(show_step, advance, name), marks[name]
+            params = _train_one(run, prepared, recipes[name], source, seed, folder, mark, on_step)
             if hosts.leads():
                 save_params(folder / "checkpoint", params)
                 write_json(folder / "done.json", {"fingerprint": mark})
                 unfinished(run, folder).discard()
     hosts.wait_for_all("fine-tuned")
-    leaves = _transferred(run, source, cases, seeds[0])
-    if "weighted" in methods:
-        risk["effective_scale"] = methods["weighted"].minimised.scale
+    if "weighted" in recipes:
+        risk["effective_scale"] = recipes["weighted"].minimised.scale
     if hosts.leads():
         write_json(
             run.workdir / "finetune" / "summary.json",
@@ -248,20 +276,21 @@ def run(run: Run) -> str:
                 "source": source_task.name,
                 "methods": {
                     name: {
-                        "initial": source_task.name if m.transferred else "random",
-                        "loss": m.words,
-                        "class_weights": list(m.minimised.class_weights),
-                        "scale": m.minimised.scale,
+                        "is": recipe.method.words,
+                        "initial": source_task.name if recipe.method.transferred else "random",
+                        "loss": recipe.words,
+                        "class_weights": list(recipe.minimised.class_weights),
+                        "scale": recipe.minimised.scale,
                     }
-                    for name, m in methods.items()
+                    for name, recipe in recipes.items()
                 },
                 "steps": config.finetune.steps,
                 "seeds": list(seeds),
                 "risk": risk,
                 "leaves": {
-                    "loaded": list(leaves.loaded),
-                    "remade": list(leaves.remade),
-                    "unused": list(leaves.unused),
+                    "loaded": list(moved.loaded),
+                    "remade": list(moved.remade),
+                    "unused": list(moved.unused),
                 },
             },
         )
@@ -269,5 +298,5 @@ def run(run: Run) -> str:
     made = made if len(left) < len(jobs) else "all done"
     return (
         f"source {source_task.name}; {', '.join(methods)}; "
-        f"{len(leaves.loaded)} leaves loaded, {len(leaves.remade)} re-made; {made}"
+        f"{len(moved.loaded)} leaves loaded, {len(moved.remade)} re-made; {made}"
     )

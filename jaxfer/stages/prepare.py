@@ -81,6 +81,7 @@ def _new_split(run: Run, task: Task, cases: Sequence[Case], tested: set[str]) ->
             subset=data.subset,
             folds=data.folds,
             fold=data.fold,
+            validation_subjects=data.validation_subjects,
         )
     usable = [c for c in cases if c.subject not in tested]
     fraction = data.validation_fraction
@@ -152,7 +153,7 @@ def _plan(run: Run) -> _Plan:
             raise_problems(problems, "the data have problems")
             raise
         key = "target" if task == target else task.name
-        # No source may have seen a subject that the target is tested on.
+        # No source may have seen a subject that the target is tested on, or chosen by.
         of_target = tested if task.dataset == target.dataset else set()
         if key in before:
             split, notes = kept_split(before[key], cases, task=task.name, where=str(file))
@@ -166,7 +167,7 @@ def _plan(run: Run) -> _Plan:
         splits[task.name] = split
         subjects = {c.id: c.subject for c in cases}
         if task == target:
-            tested = {subjects[case] for case in split["test"]}
+            tested = {subjects[case] for part in ("validation", "test") for case in split[part]}
         elif seen := {subjects[case] for ids in split.values() for case in ids} & of_target:
             raise UserError(
                 f"{file}: source {task.name} has subjects that the target is tested on",

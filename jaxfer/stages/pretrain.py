@@ -10,26 +10,28 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import jax
-import numpy as np
-
 from jaxfer import hosts
 from jaxfer.config import fingerprint, plain
 from jaxfer.data.sampler import TaskCase
 from jaxfer.errors import Problem, raise_problems
-from jaxfer.metrics import dice
-from jaxfer.models.unet import UNet
 from jaxfer.models.zoo import read_card, save_source
 from jaxfer.selection.roi import foreground_masks
 from jaxfer.stages.lock import Busy, locked
 from jaxfer.stages.prepare import Prepared
 from jaxfer.stages.run import Run, versions
-from jaxfer.stages.training import network, objective, show_step, train, unfinished
-from jaxfer.tasks import IGNORE, Task
+from jaxfer.stages.training import (
+    mean_dice,
+    network,
+    objective,
+    show_step,
+    train,
+    unfinished,
+    validation_dice,
+)
+from jaxfer.tasks import Task
 from jaxfer.train.finetune import frequency_weights
 from jaxfer.train.loop import Validation, initial_params
-from jaxfer.train.predict import predict_volume
-from jaxfer.train.step import Params
+from jaxfer.train.step import Loss
 
 
 def source_mark(run: Run, prepared: Prepared, task: Task) -> str:
@@ -57,37 +59,6 @@ def _seed(run: Run, task: Task) -> int:
     return (int(run.config.seed) * 1_000_003 + zlib.crc32(name.encode())) % 2**31
 
 
-def _validation_dice(
-    run: Run, model: UNet, params: Params, cases: Sequence[TaskCase]
-) -> dict[str, float]:
-    """Mean Dice by class over the validation cases; NaN for a class that none of them has."""
-    found: dict[str, list[float]] = {name: [] for name in cases[0].roi.class_names} if cases else {}
-    for case in cases:
-        probs = predict_volume(
-            model,
-            params,
-            case.image(),
-            patch=tuple(run.config.model.patch),
-            overlap=run.config.evaluate.overlap,
-            batch_size=run.config.evaluate.batch_size,
-            plane=run.config.data.plane,
-        )
-        predicted, classes = probs.argmax(-1), case.classes()
-        valid = classes != IGNORE
-        for index, name in enumerate(case.roi.class_names, start=1):
-            found[name].append(dice((predicted == index) & valid, classes == index))
-    return {
-        name: float(np.nanmean(v)) if not np.isnan(v).all() else math.nan
-        for name, v in found.items()
-    }
-
-
-def _mean(by_class: dict[str, float]) -> float:
-    """Over the classes that some case has; NaN if there is none."""
-    known = [v for v in by_class.values() if not math.isnan(v)]
-    return float(np.mean(known)) if known else math.nan
-
-
 def _card(
     run: Run,
     prepared: Prepared,
@@ -96,7 +67,7 @@ def _card(
     validation: Sequence[TaskCase],
     by_class: dict[str, float],
 ) -> dict[str, Any]:
-    mean = _mean(by_class)
+    mean = mean_dice(by_class)
     model = network(run.config, prepared.roi(task).num_classes)
     return {
         "task": {**plain(task), "name": task.name},
@@ -206,19 +177,26 @@ def _train_source(
         run.config.pretrain,
         initial_params(model, tuple(run.config.model.patch), seed),
         train_cases,
-        objective(run.config.pretrain, train_cases, frequency_weights(train_cases)),
+        objective(
+            Loss(dice_weight=run.config.pretrain.dice_weight),
+            train_cases,
+            frequency_weights(train_cases),
+            len(run.config.model.patch),
+        ),
         model=model,
         seed=seed,
         folder=folder,
         mark=mark,
         on_step=on_step,
-        validation=Validation(every, lambda p: _mean(_validation_dice(run, model, p, validation)))
+        validation=Validation(
+            every, lambda p: mean_dice(validation_dice(run, model, p, validation))
+        )
         if every and validation
         else None,
     )
     if not hosts.leads():
         return
-    by_class = _validation_dice(run, model, params, validation)
+    by_class = validation_dice(run, model, params, validation)
     card = _card(run, prepared, task, train_cases, validation, by_class)
     masks = foreground_masks([case.classes() for case in train_cases])
     save_source(folder, params, card | {"fingerprint": mark}, masks)

@@ -2,27 +2,47 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Array, Float, Float32
+from ml_collections import ConfigDict
 
 from jaxfer.data.nifti import read_header, write_like
+from jaxfer.data.planes import in_plane
 from jaxfer.data.preprocess import restore
 from jaxfer.data.sampler import TaskCase, class_frequencies
 from jaxfer.data.verify import AFFINE_TOLERANCE, corner_distance
 from jaxfer.errors import UserError
-from jaxfer.metrics import LabelStatistics, conditional_log_probs
+from jaxfer.files import read_array
+from jaxfer.metrics import (
+    ClassFeatureStatistics,
+    LabelStatistics,
+    class_balanced,
+    conditional_log_probs,
+)
 from jaxfer.models.zoo import Source
 from jaxfer.selection.foreign import Foreign
 from jaxfer.stages.prepare import Prepared
 from jaxfer.stages.run import Run
 from jaxfer.tasks import IGNORE, Task
+from jaxfer.train.controls import controlled
+from jaxfer.train.feature_risk import posterior_risk
+from jaxfer.train.methods import MapUse
 from jaxfer.train.predict import predict_volume
-from jaxfer.train.risk_map import amplified, instance_risk, normalised, positional_risk
+from jaxfer.train.risk_map import (
+    amplified,
+    border_limited,
+    instance_risk,
+    normalised,
+    positional_risk,
+    smoothed,
+)
+
+Table = Float[Array, "c s"]
 
 
 def source_log_probs(run: Run, source: Source, image: np.ndarray) -> Float32[np.ndarray, "x y z s"]:
@@ -111,70 +131,191 @@ def write_instance_maps(
         write_like(file, restore(risk, case.stored.geometry, 0.0), reference)
 
 
-def make_risk_maps(
+def _table(cases: Sequence[TaskCase], log_probs: Sequence[np.ndarray], balanced: bool) -> Table:
+    """log P(y|z) over the training cases."""
+    stats = LabelStatistics.zeros(cases[0].roi.num_classes, log_probs[0].shape[-1])
+    for case, own in zip(cases, log_probs, strict=True):
+        stats = _with_case(stats, case, own)
+    return conditional_log_probs(class_balanced(stats) if balanced else stats)
+
+
+def _instance(
+    cases: Sequence[TaskCase], log_probs: Sequence[np.ndarray], table: Table
+) -> list[Float32[np.ndarray, "_ _ _"]]:
+    found = []
+    for case, own in zip(cases, log_probs, strict=True):
+        classes = case.classes()
+        found.append(instance_risk(own, classes, table, classes != IGNORE))
+    return found
+
+
+def _observed(
+    run: Run, source: Source, cases: Sequence[TaskCase], on_case: Callable[[str], None]
+) -> list[np.ndarray]:
+    """The frozen source's log-probabilities of every case."""
+    found = []
+    for case in cases:
+        found.append(source_log_probs(run, source, case.image()))
+        on_case(case.stored.id)
+    return found
+
+
+def _posterior(
+    run: Run, source: Source, cases: Sequence[TaskCase], settings: ConfigDict
+) -> list[Float32[np.ndarray, "_ _ _"]]:
+    """The risk of a metric that sees the features before the head."""
+    stats = ClassFeatureStatistics.zeros(cases[0].roi.num_classes, source.model.widths[0])
+    for case in cases:
+        classes = case.classes()
+        valid = classes != IGNORE
+        features = _features(run, source, case)
+        stats = stats.update(features, np.where(valid, classes, 0), mask=valid)
+    stats = class_balanced(stats) if settings.balanced else stats
+    found = []
+    for case in cases:
+        classes = case.classes()
+        features = _features(run, source, case)
+        found.append(posterior_risk(features, classes, stats, classes != IGNORE, settings.metric))
+    return found
+
+
+def _features(run: Run, source: Source, case: TaskCase) -> Float32[np.ndarray, "x y z d"]:
+    """Of the layer before the head; made again for each pass, since they may fill the memory."""
+    return predict_volume(
+        source.model,
+        source.params,
+        case.image(),
+        patch=tuple(source.card["patch"]),
+        overlap=run.config.evaluate.overlap,
+        batch_size=run.config.evaluate.batch_size,
+        plane=run.config.data.plane,
+        layer="decoder_0",
+    )
+
+
+def _maps(
     run: Run,
     prepared: Prepared,
     source: Source,
     cases: Sequence[TaskCase],
-    on_case: Callable[[str], None],
-) -> tuple[list[TaskCase], dict[str, Any]]:
-    """Both maps of every training case, as NIfTI in nats; the configured one as loss weights.
+    log_probs: Sequence[np.ndarray],
+    settings: ConfigDict,
+) -> list[Float32[np.ndarray, "_ _ _"]]:
+    """The risk of every case in nats, as the section ``risk`` says it.
 
-    Returns:
-        The cases with the file of their weights, and a record of what the maps are like.
+    Raises:
+        UserError: a positional map is asked for, and the cases share no grid.
     """
-    target = Task.parse(run.config.target)
-    settings, folder = run.config.risk, run.workdir / "risk"
-    folder.mkdir(exist_ok=True)
-    stats = LabelStatistics.zeros(cases[0].roi.num_classes, source.model.num_classes)
-    log_probs: list[np.ndarray] = []
-    for case in cases:
-        log_probs.append(source_log_probs(run, source, case.image()))
-        stats = _with_case(stats, case, log_probs[-1])
-        on_case(case.stored.id)
-    log_conditional = conditional_log_probs(stats)
-    np.save(folder / "log_conditional.npy", np.asarray(log_conditional))
-    maps = {
-        "instance": [
-            instance_risk(lp, case.classes(), log_conditional, case.classes() != IGNORE)
-            for case, lp in zip(cases, log_probs, strict=True)
-        ]
-    }
-    apart = shared_grid(prepared, target, cases)
-    if not apart:
-        maps["positional"] = _positional(run, cases, log_probs)
-    elif settings.mode == "positional":
+    if settings.mode == "instance" and settings.metric != "leep":
+        return _posterior(run, source, cases, settings)
+    if settings.mode == "instance":
+        return _instance(cases, log_probs, _table(cases, log_probs, settings.balanced))
+    if apart := shared_grid(prepared, Task.parse(run.config.target), cases):
         raise UserError(
             "config.risk.mode = positional: the target's training cases do not share a grid",
             found=apart,
             allowed="cases of one shape and one affine, registered to each other",
             mend="--config.risk.mode=instance",
         )
-    record: dict[str, Any] = {
-        **{k: settings[k] for k in settings},
-        "positional_available": not apart,
-        "positional_missing_because": apart,
-    }
-    weighted, weights_of_all = [], []
+    return _positional(run, cases, log_probs)
+
+
+def _weights(
+    run: Run,
+    cases: Sequence[TaskCase],
+    maps: Sequence[np.ndarray],
+    settings: ConfigDict,
+    use: MapUse,
+    root: Path,
+) -> list[Path]:
+    """The files of the weights that one use of a map makes of it, case by case."""
+    folder = root / use.name
+    folder.mkdir(parents=True, exist_ok=True)
+    files = []
+    for case, risk in zip(cases, maps, strict=True):
+        classes = case.classes()
+        axes = in_plane(case.plane) if len(run.config.model.patch) == 2 else (0, 1, 2)
+        risk = border_limited(risk, classes, axes, settings.border)
+        risk = smoothed(risk, classes != IGNORE, axes, settings.blur)
+        weights = amplified(
+            normalised(risk, classes != IGNORE, settings.normalise),
+            settings.amplify,
+            gain=settings.gain,
+            base=settings.base,
+            clip=settings.clip,
+        )
+        seed = zlib.crc32(f"{run.config.seed} {case.stored.id}".encode())
+        weights = controlled(weights, classes, use.controls, seed)
+        files.append(folder / f"{case.stored.id}_weights.npy")
+        np.save(files[-1], np.asfortranarray(weights))
+    return files
+
+
+def risk_settings(run: Run, use: MapUse) -> ConfigDict:
+    """The section ``risk``, with the fields that one use of a map insists on."""
+    return ConfigDict({**run.config.risk, **dict(use.settings)})
+
+
+def weights_for(
+    run: Run,
+    prepared: Prepared,
+    source: Source,
+    cases: Sequence[TaskCase],
+    uses: Sequence[MapUse],
+    folder: Path,
+) -> list[list[Path]]:
+    """The files of the weights that each use makes of one source's maps, case by case.
+
+    Args:
+        folder: gets a folder for each use; of this source alone.
+    """
+    log_probs = _observed(run, source, cases, lambda _: None)
+    found = []
+    for use in uses:
+        settings = risk_settings(run, use)
+        maps = _maps(run, prepared, source, cases, log_probs, settings)
+        found.append(_weights(run, cases, maps, settings, use, folder))
+    return found
+
+
+def make_risk_maps(
+    run: Run,
+    prepared: Prepared,
+    source: Source,
+    cases: Sequence[TaskCase],
+    on_case: Callable[[str], None],
+) -> dict[str, Any]:
+    """Both maps of every training case, as NIfTI in nats, to be looked at.
+
+    Returns:
+        A record of what the configured map and its weights are like.
+    """
+    target = Task.parse(run.config.target)
+    settings, folder = run.config.risk, run.workdir / "risk"
+    folder.mkdir(exist_ok=True)
+    log_probs = _observed(run, source, cases, on_case)
+    table = _table(cases, log_probs, balanced=False)
+    np.save(folder / "log_conditional.npy", np.asarray(table))
+    maps = {"instance": _instance(cases, log_probs, table)}
+    apart = shared_grid(prepared, target, cases)
+    if not apart:
+        maps["positional"] = _positional(run, cases, log_probs)
     for index, case in enumerate(cases):
         reference = prepared.files(target, case.stored.id)[0].path
         for mode, volumes in maps.items():
             volume = restore(volumes[index], case.stored.geometry, 0.0)
             write_like(folder / f"{case.stored.id}_{mode}.nii.gz", volume, reference)
-        valid = case.classes() != IGNORE
-        risk = normalised(maps[settings.mode][index], valid, settings.normalise)
-        weights = amplified(
-            risk, settings.amplify, gain=settings.gain, base=settings.base, clip=settings.clip
-        )
-        file = folder / f"{case.stored.id}_weights.npy"
-        np.save(file, np.asfortranarray(weights))
-        weighted.append(replace(case, risk=file))
-        weights_of_all.append(weights[valid])
-    valid_maps = np.concatenate(
-        [m[c.classes() != IGNORE] for m, c in zip(maps["instance"], cases, strict=True)]
-    )
-    weights_flat = np.concatenate(weights_of_all)
-    record["leep"] = -float(valid_maps.mean(dtype=np.float64))
-    record["minimum"], record["maximum"] = float(weights_flat.min()), float(weights_flat.max())
-    record["mean"] = float(weights_flat.mean(dtype=np.float64))
-    return weighted, record
+    configured = _maps(run, prepared, source, cases, log_probs, settings)
+    files = _weights(run, cases, configured, settings, MapUse(), folder)
+    inside = [case.classes() != IGNORE for case in cases]
+    risk = np.concatenate([m[i] for m, i in zip(maps["instance"], inside, strict=True)])
+    weights = np.concatenate([read_array(f)[i] for f, i in zip(files, inside, strict=True)])
+    return {
+        **{k: settings[k] for k in settings},
+        "positional_available": not apart,
+        "positional_missing_because": apart,
+        "leep": -float(risk.mean(dtype=np.float64)),
+        "minimum": float(weights.min()),
+        "maximum": float(weights.max()),
+        "mean": float(weights.mean(dtype=np.float64)),
+    }

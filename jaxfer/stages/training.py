@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 from ml_collections import ConfigDict
 
 from jaxfer import hosts
@@ -14,12 +17,15 @@ from jaxfer.config import plain
 from jaxfer.data.augment import Augmentation
 from jaxfer.data.planes import AXES, in_plane
 from jaxfer.data.sampler import TaskCase, training_batches
+from jaxfer.metrics import dice
 from jaxfer.models.levels import kernel_sides, network_strides
 from jaxfer.models.unet import UNet
 from jaxfer.stages.run import Run, versions
+from jaxfer.tasks import IGNORE
 from jaxfer.train.checkpoints import Checkpoints
 from jaxfer.train.finetune import mean_weight
-from jaxfer.train.loop import Upkeep, Validation, fit
+from jaxfer.train.loop import Fade, Upkeep, Validation, fit
+from jaxfer.train.predict import predict_volume
 from jaxfer.train.schedule import Schedule
 from jaxfer.train.step import Loss, Params
 
@@ -50,20 +56,24 @@ class Objective:
 
 
 def objective(
-    settings: ConfigDict,
+    loss: Loss,
     cases: Sequence[TaskCase],
     class_weights: tuple[float, ...],
-    *,
-    region: str = "all",
-    denominator: str = "pixels",
+    dimensions: int,
 ) -> Objective:
-    """An objective whose cross-entropy weighs the voxels of the cases with 1 on average."""
-    scale = 1.0 / mean_weight(cases, class_weights, denominator, region)
-    return Objective(
-        Loss(region=region, denominator=denominator, dice_weight=settings.dice_weight),
-        tuple(scale * weight for weight in class_weights),
-        scale,
-    )
+    """An objective whose cross-entropy weighs the voxels of the cases with 1 on average.
+
+    Args:
+        dimensions: 2 or 3, of the network's images.
+    """
+    scale = 1.0 / mean_weight(cases, class_weights, loss, dimensions)
+    return Objective(loss, tuple(scale * weight for weight in class_weights), scale)
+
+
+def schedule(settings: ConfigDict) -> Schedule:
+    """The schedule that ``config.pretrain`` or ``config.finetune`` describes."""
+    names = {f.name for f in dataclasses.fields(Schedule)}
+    return Schedule(**{key: value for key, value in settings.items() if key in names})
 
 
 def augmentation(config: ConfigDict) -> Augmentation:
@@ -96,6 +106,8 @@ def train(
     mark: str,
     on_step: Callable[[int, float], None],
     validation: Validation | None = None,
+    follows: Schedule | None = None,
+    fade: Fade | None = None,
 ) -> Params:
     """Trains a network on the cases as one section of the configuration says.
 
@@ -109,6 +121,8 @@ def train(
         mark: of all that decides the outcome; checkpoints of another mark are not taken up.
         on_step: called with the step and the last known loss.
         validation: chooses the parameters to return; None: the last ones.
+        follows: the schedule, where it is not quite that of the settings.
+        fade: of the cases' risk maps.
     """
     config = run.config
     batches = partial(
@@ -121,25 +135,18 @@ def train(
         steps=settings.steps,
         share=hosts.share(settings.batch_size, "batch_size"),
     )
-    schedule = Schedule(
-        steps=settings.steps,
-        learning_rate=settings.learning_rate,
-        warmup=settings.warmup,
-        weight_decay=settings.weight_decay,
-        clip_gradient=settings.clip_gradient,
-        skip_nonfinite=settings.skip_nonfinite,
-    )
     return fit(
         params,
         lambda done: batches(start=done),
         model=model,
-        schedule=schedule,
+        schedule=follows or schedule(settings),
         loss=minimised.loss,
         class_weights=minimised.class_weights,
         augmentation=augmentation(config),
         seed=seed,
         validation=validation,
         accumulate=settings.accumulate,
+        fade=fade,
         upkeep=Upkeep(
             log=folder / "metrics.jsonl",
             log_every=config.run.log_every,
@@ -149,6 +156,37 @@ def train(
             stop=run.interruption.reason,
         ),
     )
+
+
+def validation_dice(
+    run: Run, model: UNet, params: Params, cases: Sequence[TaskCase]
+) -> dict[str, float]:
+    """Mean Dice by class over the validation cases; NaN for a class that none of them has."""
+    found: dict[str, list[float]] = {name: [] for name in cases[0].roi.class_names} if cases else {}
+    for case in cases:
+        probs = predict_volume(
+            model,
+            params,
+            case.image(),
+            patch=tuple(run.config.model.patch),
+            overlap=run.config.evaluate.overlap,
+            batch_size=run.config.evaluate.batch_size,
+            plane=run.config.data.plane,
+        )
+        predicted, classes = probs.argmax(-1), case.classes()
+        valid = classes != IGNORE
+        for index, name in enumerate(case.roi.class_names, start=1):
+            found[name].append(dice((predicted == index) & valid, classes == index))
+    return {
+        name: float(np.nanmean(v)) if not np.isnan(v).all() else math.nan
+        for name, v in found.items()
+    }
+
+
+def mean_dice(by_class: dict[str, float]) -> float:
+    """Over the classes that some case has; NaN if there is none."""
+    known = [v for v in by_class.values() if not math.isnan(v)]
+    return float(np.mean(known)) if known else math.nan
 
 
 def unfinished(run: Run, folder: Path, mark: str = "") -> Checkpoints:

@@ -7,11 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 from flax import traverse_util
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
+from scipy.ndimage import maximum_filter
 
+from jaxfer.data.planes import in_plane
 from jaxfer.data.sampler import TaskCase, class_frequencies, risk_of
 from jaxfer.tasks import IGNORE
-from jaxfer.train.step import Params
+from jaxfer.train.methods import Method
+from jaxfer.train.step import Loss, Params
 
 
 @dataclass(frozen=True)
@@ -48,34 +51,83 @@ def transfer_params(source: Params, fresh: Params, *, keep_head: bool) -> Transf
     )
 
 
-def frequency_weights(cases: Sequence[TaskCase]) -> tuple[float, ...]:
-    """Square-root inverse-frequency class weights; 1 for a class that no case has.
+def frequency_weights(cases: Sequence[TaskCase], power: float = 0.5) -> tuple[float, ...]:
+    """Inverse-frequency class weights to a power; 1 for a class that no case has.
 
-    In few-shot training plain cross-entropy loses a class now and then, and full inverse
-    frequencies over-segment; the square root did neither.
+    In few-shot training plain cross-entropy (power 0) loses a class now and then, and full inverse
+    frequencies (1) over-segment; the square root did neither.
     """
-    frequencies = class_frequencies(cases)
-    return tuple(float(1.0 / np.sqrt(f)) if f > 0 else 1.0 for f in frequencies)
+    return tuple(float(f**-power) if f > 0 else 1.0 for f in class_frequencies(cases))
+
+
+def distance(path: str, levels: int) -> int:
+    """Levels from the output to a leaf: 0 for the head and the finest decoder, 2(L−1) at most.
+
+    Args:
+        path: of the leaf, such as ``encoder_1/Conv_0/kernel``.
+        levels: L, of the network.
+    """
+    part, _, level = path.split("/")[0].partition("_")
+    if part == "head":
+        return 0
+    return 2 * (levels - 1) - int(level) if part == "encoder" else int(level)
+
+
+def leaf_rates(
+    moved: Transferred, method: Method, levels: int, factor: float
+) -> tuple[tuple[str, float], ...]:
+    """Factors on the learning rate of the leaves that came along; the others learn at full rate.
+
+    Args:
+        levels: of the network.
+        factor: of the learning rate per level away from the output, for discriminative rates.
+    """
+
+    def rate(path: str) -> float:
+        part = path.split("/")[0]
+        if method.trains == "head":
+            return float(part.startswith("head"))
+        if method.trains == "decoder":
+            return float(not part.startswith("encoder"))
+        return factor ** distance(path, levels) if method.discriminative else 1.0
+
+    return tuple((path, rate(path)) for path in moved.loaded if rate(path) != 1.0)
+
+
+def _region(classes: UInt8[np.ndarray, "x y z"], loss: Loss, axes: tuple[int, ...]) -> np.ndarray:
+    """The voxels of a volume that the cross-entropy sees."""
+    valid = classes != IGNORE
+    if loss.region == "all":
+        return valid
+    inside = valid & (classes > 0)
+    if loss.region == "foreground_rim":
+        sides = tuple(2 * loss.rim + 1 if axis in axes else 1 for axis in range(3))
+        inside = valid & maximum_filter(inside, size=sides, mode="constant")
+    return inside
 
 
 def mean_weight(
     cases: Sequence[TaskCase],
     class_weights: tuple[float, ...],
-    denominator: str,
-    region: str = "all",
+    loss: Loss,
+    dimensions: int = 2,
 ) -> float:
     """Mean, over the voxels of a region, of the weight that the cross-entropy gives them.
 
     Its inverse is the loss's ``scale``: with the mean weight at 1, the ratio of cross-entropy to
-    Dice loss, and the effective learning rate, are the same for every map and denominator.
+    Dice loss, and the effective learning rate, are the same for every map and denominator. Weights
+    that the loss divides by their own sum are taken as those that it divides by the pixels.
+
+    Args:
+        dimensions: 2 or 3, of the network's images; a rim grows along their axes.
     """
     total, voxels = 0.0, 0
     factors: Float[np.ndarray, " c"] = np.asarray(class_weights)
     for case in cases:
         classes, risk = case.classes(), risk_of(case)
-        valid = classes != IGNORE
-        inside = valid & (classes > 0) if region == "foreground" else valid
-        size = case.foreground_fraction if denominator == "foreground" else 1.0
+        inside = _region(classes, loss, in_plane(case.plane) if dimensions == 2 else (0, 1, 2))
+        size = case.foreground_fraction if loss.denominator == "foreground" else 1.0
         total += float((risk[inside] * factors[classes[inside]]).sum(dtype=np.float64)) / size
-        voxels += int((inside if denominator == "pixels" else valid).sum())
+        counted = classes != IGNORE if loss.denominator == "foreground" else inside
+        voxels += int(counted.sum())
     return total / voxels if total > 0 else 1.0

@@ -24,7 +24,7 @@ from jaxfer.files import MOST_BYTES_OF_LOG, fits, parse_json, read_text
 from jaxfer.models.unet import UNet
 from jaxfer.train.checkpoints import Checkpoints, Writer
 from jaxfer.train.schedule import Schedule
-from jaxfer.train.step import Loss, Params, TrainState, pmap_step, replicate, shard
+from jaxfer.train.step import Loss, Params, TrainState, pmap_step, replicate, served, shard
 
 
 def initial_params(model: UNet, patch: tuple[int, ...], seed: int) -> Params:
@@ -51,6 +51,23 @@ class Validation:
 
     every: int
     score: Callable[[Params], float]
+
+
+@dataclass(frozen=True)
+class Fade:
+    """The weights of a map go over to weights by class alone, evenly over the first steps.
+
+    Attributes:
+        to: the class weights that are left, background first.
+        over: steps after which nothing of the map is left.
+    """
+
+    to: tuple[float, ...]
+    over: int
+
+    def left(self, done: int) -> float:
+        """The map's share of the weights after so many steps."""
+        return max(0.0, 1.0 - done / self.over)
 
 
 @dataclass(frozen=True)
@@ -163,6 +180,26 @@ def _better(best: Best | None, validation: Validation, step: int, params: Params
     return Best(np.array(score), np.array(step), params)
 
 
+def _weighed(
+    batch: Batch, class_weights: np.ndarray, fade: Fade | None, done: int, loss: Loss
+) -> dict[str, Any]:
+    """The batch with what its classes weigh at a step."""
+    size = len(batch["index"])
+    weights = np.tile(class_weights, (size, 1))
+    found = batch | {"weight": np.ones(size, np.float32), "class_weights": weights}
+    if fade is None:
+        return found
+    left = fade.left(done)
+    to = np.tile(np.asarray(fade.to, np.float32), (size, 1))
+    if loss.denominator == "foreground":
+        # They are meant per pixel, and will be divided by the foreground's share of the pixels.
+        to = to * batch["foreground_fraction"][:, None]
+    return found | {
+        "class_weights": (left * weights).astype(np.float32),
+        "plain_weights": ((1.0 - left) * to).astype(np.float32),
+    }
+
+
 def fit(
     params: Params,
     batches: Callable[[int], Iterator[Batch]],
@@ -176,6 +213,7 @@ def fit(
     upkeep: Upkeep,
     validation: Validation | None = None,
     accumulate: int = 1,
+    fade: Fade | None = None,
 ) -> Params:
     """Trains for ``schedule.steps`` steps on all devices, from the last checkpoint if there is one.
 
@@ -188,8 +226,10 @@ def fit(
         class_weights: factor on the cross-entropy of each class, background first.
         seed: of the augmentation.
         upkeep: records, checkpoints, when to stop.
-        validation: chooses the parameters to return; None: those of the last step.
+        validation: chooses the parameters to return; None: those of the last step. With an
+            average (``schedule.ema``), both are of the average.
         accumulate: parts that a device's share of a batch is taken in; of ``train_step``.
+        fade: of the risk map; None: it stays.
 
     Raises:
         UserError: the loss or the gradient became non-finite; names the steps between which.
@@ -206,7 +246,8 @@ def fit(
     )
     params = jax.tree.map(jnp.asarray, params)
     opt_state = schedule.optimizer().init(params)
-    state = TrainState(jnp.zeros((), jnp.int32), params, opt_state, jax.random.key(seed))
+    average = jax.tree.map(jnp.zeros_like, params) if schedule.ema else None
+    state = TrainState(jnp.zeros((), jnp.int32), params, opt_state, jax.random.key(seed), average)
     best = None if validation is None else Best(np.array(-math.inf), np.array(0), params)
     done = 0
     if upkeep.checkpoints is not None:
@@ -225,11 +266,7 @@ def fit(
         lines = stack.enter_context(log.open("a"))
         writer = stack.enter_context(Writer(kept)) if kept else None
         for number, batch in enumerate(batches(done), start=done + 1):
-            size = len(batch["index"])
-            full = batch | {
-                "weight": np.ones(size, np.float32),
-                "class_weights": np.tile(weights, (size, 1)),
-            }
+            full = _weighed(batch, weights, fade, number - 1, loss)
             state, metrics = step(state, shard(full, devices, accumulate))
             last = number == schedule.steps
             look_due = validation is not None and (last or number % validation.every == 0)
@@ -246,7 +283,8 @@ def fit(
                 record["learning_rate"] = float(rate(number - 1))
                 shown = record["loss"] if record["loss"] is not None else shown
             if validation is not None and look_due:
-                best = _better(best, validation, number, jax.tree.map(np.asarray, state.params))
+                found = jax.tree.map(np.asarray, served(state, schedule.ema))
+                best = _better(best, validation, number, found)
                 record["best_validation"] = float(best.score)
             if record_due:
                 lines.write(json.dumps(record) + "\n")
@@ -259,4 +297,5 @@ def fit(
                 hosts.wait_for_all("the last checkpoint is whole")
                 raise Interrupted(stop, f"training is saved after step {number}")
             upkeep.on_step(number, shown)
-    return jax.tree.map(np.asarray, state.params if best is None else best.params)
+    found = served(state, schedule.ema) if best is None else best.params
+    return jax.tree.map(np.asarray, found)

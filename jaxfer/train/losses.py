@@ -34,6 +34,9 @@ def map_weighted_cross_entropy(
     region: str = "all",
     denominator: str = "foreground",
     foreground_fraction: Float[Array, " b"] | None = None,
+    rim: int = 0,
+    focal: float = 0.0,
+    hardest: float = 1.0,
 ) -> SumAndNormaliser:
     """Cross-entropy weighted by a map, per image: (1 / d_i) Σ_{p∈S} R_i(p) · CE_i(p).
 
@@ -48,32 +51,70 @@ def map_weighted_cross_entropy(
         labels: class indices, 0 = background; read where valid.
         weights: R, not negative; no gradient flows into it.
         valid: pixels that count; ignored pixels and padding are not valid.
-        region: S, "all" or "foreground".
-        denominator: d_i, "foreground" or "pixels" (the number of pixels of S); at least 1 where
-            the patch itself is counted.
+        region: S, "all", "foreground" or "foreground_rim".
+        denominator: d_i, "foreground", "pixels" (the number of pixels of S), at least 1 where
+            the patch itself is counted, or "weight_sum" (Σ_S R: the weights' unit is without
+            meaning).
         foreground_fraction: share of foreground in each patch's volume, for "foreground"; None
             takes the patch itself as the image.
+        rim: pixels around the foreground that "foreground_rim" takes in, along each axis.
+        focal: γ of (1 − p)^γ · CE, p the probability of the true class (Lin et al., ICCV 2017);
+            0 or at least 1. Gradients flow through the factor, as published.
+        hardest: share of S, of the largest CE, that counts (OHEM: Shrivastava et al., CVPR 2016);
+            chosen in each image.
 
     Returns:
-        (loss, 1) per image; (0, 0) for an image without a valid pixel.
+        (loss, 1) per image; (0, 0) for an image without a valid pixel. The loss of an image with
+        valid pixels and none in S is 0, and it counts.
     """
     axes = tuple(range(1, valid.ndim))
     losses = pixel_cross_entropy(logits, labels, valid)
     pixels = valid.sum(axes).astype(jnp.float32)
     is_foreground = valid & (labels > 0)
-    inside = is_foreground if region == "foreground" else valid
+    if region == "foreground_rim":
+        inside = valid & _dilated(is_foreground, rim)
+    else:
+        inside = is_foreground if region == "foreground" else valid
+    if hardest < 1.0:
+        inside &= _hardest(losses, inside, hardest)
+    if focal:
+        losses = (1.0 - jnp.exp(-losses)) ** focal * losses
     # Masked before the product: 0 × NaN would come back through the gradient.
     factors = jax.lax.stop_gradient(jnp.where(inside, weights, 0.0))
     total = (factors * losses).sum(axes)
     if denominator == "pixels":
         size = inside.sum(axes).astype(jnp.float32)
+    elif denominator == "weight_sum":
+        # Scaled by the largest weight, so that no unit makes the sum over- or underflow.
+        largest = factors.max(axes, keepdims=True)
+        factors = factors / jnp.where(largest > 0, largest, 1.0)
+        total, size = (factors * losses).sum(axes), factors.sum(axes)
     elif foreground_fraction is None:
         size = is_foreground.sum(axes).astype(jnp.float32)
     else:
         size = foreground_fraction * pixels
-    floor = 1e-6 if foreground_fraction is not None else 1.0
+    by_fraction = denominator == "foreground" and foreground_fraction is not None
+    floor = 1e-6 if by_fraction else 1.0
     used = (pixels > 0).astype(jnp.float32)
     return used * total / jnp.maximum(size, floor), used
+
+
+def _dilated(mask: Bool[Array, " b *s"], by: int) -> Bool[Array, " b *s"]:
+    """The mask and what lies at most so many pixels away along every axis."""
+    sides = (1, *(2 * by + 1,) * (mask.ndim - 1))
+    return jax.lax.reduce_window(mask, False, jax.lax.bitwise_or, sides, (1,) * mask.ndim, "SAME")
+
+
+def _hardest(
+    losses: Float[Array, " b *s"], inside: Bool[Array, " b *s"], share: float
+) -> Bool[Array, " b *s"]:
+    """The share of each image's pixels inside with the largest losses, at least one; with ties."""
+    size = len(losses)
+    flat = jnp.where(inside, jax.lax.stop_gradient(losses), -1.0).reshape(size, -1)
+    number = jnp.ceil(share * inside.reshape(size, -1).sum(1)).astype(jnp.int32)
+    place = jnp.maximum(number - 1, 0)[:, None]
+    least = jnp.take_along_axis(-jnp.sort(-flat, axis=1), place, axis=1)
+    return (flat >= least).reshape(losses.shape)
 
 
 def soft_dice(
@@ -91,13 +132,37 @@ def soft_dice(
     Returns:
         (loss, 1) per image; (0, 0) for an image without a valid pixel.
     """
+    return tversky(logits, labels, valid, missed=0.5, smooth=smooth)
+
+
+def tversky(
+    logits: Float[Array, "b *s c"],
+    labels: Int[Array, " b *s"],
+    valid: Bool[Array, " b *s"],
+    *,
+    missed: float,
+    smooth: float = 1.0,
+) -> SumAndNormaliser:
+    """1 − Tversky index, averaged over the foreground classes, per image.
+
+    T_c = (Σ p t + s/2) / ((1 − β) Σ p + β Σ t + s/2), which is TP / (TP + (1 − β) FP + β FN) with
+    s/2 added above and below, so that β = ½ is the soft Dice of the same s. Salehi et al., MLMI
+    2017 (arXiv 1706.05721).
+
+    Args:
+        missed: β, the weight of what is missed, 0 … 1; that of what is spurious is 1 − β.
+        smooth: s.
+
+    Returns:
+        (loss, 1) per image; (0, 0) for an image without a valid pixel.
+    """
     probs = jax.nn.softmax(jnp.where(valid[..., None], logits, 0.0), axis=-1)[..., 1:]
     probs = jnp.where(valid[..., None], probs, 0.0)
     axes = tuple(range(1, valid.ndim))
     index = jnp.where(valid, labels, 0)
     truth = jax.nn.one_hot(index, logits.shape[-1], dtype=probs.dtype)[..., 1:]
     overlap = (probs * truth).sum(axes)
-    total = probs.sum(axes) + truth.sum(axes)
-    dice = (2.0 * overlap + smooth) / (total + smooth)
+    total = 2.0 * ((1.0 - missed) * probs.sum(axes) + missed * truth.sum(axes))
+    index_of_class = (2.0 * overlap + smooth) / (total + smooth)
     used = valid.any(axes).astype(jnp.float32)
-    return used * (1.0 - dice.mean(-1)), used
+    return used * (1.0 - index_of_class.mean(-1)), used

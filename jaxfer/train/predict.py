@@ -44,17 +44,18 @@ def forward(
     return jax.nn.log_softmax(output[0], axis=-1), output[1]
 
 
-@partial(jax.jit, static_argnames=("model", "mirror"))
-def _probabilities(
-    model: UNet, params: Params, image: Float[Array, "b *s 1"], mirror: bool
+@partial(jax.jit, static_argnames=("model", "mirror", "layer"))
+def _outputs(
+    model: UNet, params: Params, image: Float[Array, "b *s 1"], mirror: bool, layer: str
 ) -> Float[Array, "b *s c"]:
-    """Class probabilities of a batch of tiles; with mirroring, their mean over all reflections."""
+    """Class probabilities, or a layer's features; with mirroring, the mean over all reflections."""
     axes = range(1, image.ndim - 1)
     flips = [f for n in range(image.ndim - 1) for f in combinations(axes, n)] if mirror else [()]
     total = jnp.zeros((), jnp.float32)
     for flip in flips:
         logits: Any = model.apply({"params": params}, jnp.flip(image, flip))
-        total = total + jnp.flip(jax.nn.softmax(logits[0], axis=-1), flip)
+        seen = logits[1][layer] if layer else jax.nn.softmax(logits[0], axis=-1)
+        total = total + jnp.flip(seen.astype(jnp.float32), flip)
     return total / len(flips)
 
 
@@ -115,9 +116,10 @@ def predict_volume(
     batch_size: int,
     plane: str = "axial",
     mirror: bool = False,
+    layer: str = "",
     on_tiles: Callable[[int], None] = lambda _: None,
 ) -> Float32[np.ndarray, "x y z c"]:
-    """Class probabilities of every voxel of a volume on the working grid.
+    """Class probabilities, or features, of every voxel of a volume on the working grid.
 
     The host holds one array of the volume's size per class and a few batches.
 
@@ -128,11 +130,14 @@ def predict_volume(
         batch_size: tiles per call of the network; changes nothing but the speed.
         plane: of the slices that 2-D tiles are of.
         mirror: average over the reflections of each tile, 4 in 2-D and 8 in 3-D.
+        layer: of the image's resolution, "decoder_0" or "encoder_0", whose features are wanted;
+            "": the probabilities.
         on_tiles: called with the number of tiles after each batch.
     """
     image = slices_last(image, plane)
     weights = _blending(patch)
-    total = np.zeros((*image.shape, model.num_classes), np.float32)
+    channels = model.widths[0] if layer else model.num_classes
+    total = np.zeros((*image.shape, channels), np.float32)
     mass = np.zeros(image.shape[: len(patch)], np.float32)
     places = tiles(image.shape, patch, overlap)
     for tile in places:
@@ -151,7 +156,7 @@ def predict_volume(
     # The next batches are on their way to the device while the host blends an earlier one.
     waiting: deque[tuple[list[Tile], Float[Array, "b *s c"]]] = deque()
     for chosen, batch in tile_batches(image, places, patch, batch_size):
-        waiting.append((chosen, _probabilities(model, params, jnp.asarray(batch), mirror)))
+        waiting.append((chosen, _outputs(model, params, jnp.asarray(batch), mirror, layer)))
         if len(waiting) > _AHEAD:
             blend(*waiting.popleft())
     while waiting:

@@ -16,9 +16,11 @@ The maps use the target's labels: they are made of training cases only.
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Array, Bool, Float, Float32, Integer, Shaped
+from jaxtyping import Array, Bool, Float, Float32, Integer, Shaped, UInt8
+from scipy.ndimage import gaussian_filter, maximum_filter, minimum_filter
 
 from jaxfer.metrics import log_expected_prediction
+from jaxfer.tasks import IGNORE
 
 FLOOR = 1e-7
 """Least EEP: a float32 softmax knows no smaller number apart from 1."""
@@ -92,6 +94,58 @@ def positional_risk(
     risk = total / np.maximum(usable.sum(2), 1)
     spread = np.repeat(np.repeat(risk, stride, axis=0), stride, axis=1)
     return spread[: valid.shape[1], : valid.shape[2]].astype(np.float32)
+
+
+def smoothed(
+    risk: Float32[np.ndarray, "_ _ _"],
+    valid: Bool[np.ndarray, "_ _ _"],
+    axes: tuple[int, ...],
+    sigma: float,
+) -> Float32[np.ndarray, "_ _ _"]:
+    """The mean of the valid pixels around each, weighted by a Gaussian; 0 where not valid.
+
+    Args:
+        axes: along which the Gaussian reaches.
+        sigma: its standard deviation in pixels; 0 changes nothing.
+    """
+    if not sigma:
+        return np.where(valid, risk, 0).astype(np.float32)
+    widths = [sigma if axis in axes else 0.0 for axis in range(3)]
+    inside = np.where(valid, risk, 0).astype(np.float64)
+    total = gaussian_filter(inside, widths, mode="constant")
+    mass = gaussian_filter(valid.astype(np.float64), widths, mode="constant")
+    return np.where(valid, total / np.where(valid, mass, 1.0), 0).astype(np.float32)
+
+
+def border_limited(
+    risk: Float32[np.ndarray, "_ _ _"],
+    classes: UInt8[np.ndarray, "_ _ _"],
+    axes: tuple[int, ...],
+    width: int,
+) -> Float32[np.ndarray, "_ _ _"]:
+    """The risk, near borders no higher than the median of the class away from them.
+
+    Where two labels meet, where exactly is often a matter of taste, and the risk is high in any
+    transfer. A class that is nowhere away from a border is limited by its median over all.
+
+    Args:
+        axes: along which a border is near.
+        width: pixels that are near; 0 changes nothing.
+    """
+    valid = classes != IGNORE
+    found = np.where(valid, risk, 0).astype(np.float32)
+    if not width:
+        return found
+    sides = tuple(2 * width + 1 if axis in axes else 1 for axis in range(3))
+    highest = maximum_filter(np.where(valid, classes, 0), size=sides, mode="nearest")
+    lowest = minimum_filter(np.where(valid, classes, IGNORE), size=sides, mode="nearest")
+    near = valid & (highest != lowest)
+    for index in np.unique(classes[valid]):
+        own = classes == index
+        away = own & ~near
+        limit = np.median(found[away] if away.any() else found[own])
+        found[own & near] = np.minimum(found[own & near], limit)
+    return found
 
 
 def normalised(

@@ -18,7 +18,7 @@ from jaxfer.data.augment import Augmentation, augment_patch
 from jaxfer.errors import UserError
 from jaxfer.models.unet import UNet
 from jaxfer.tasks import IGNORE
-from jaxfer.train.losses import map_weighted_cross_entropy, soft_dice
+from jaxfer.train.losses import map_weighted_cross_entropy, tversky
 from jaxfer.train.schedule import Schedule
 
 Params = Any
@@ -26,12 +26,25 @@ DeviceBatch = dict[str, Array]
 
 
 class TrainState(NamedTuple):
-    """What a step reads and changes; the key, of the augmentation, stays as it is."""
+    """What a step reads and changes; the key, of the augmentation, stays as it is.
+
+    The average is Σ (1 − d) d^(n−k) params_k over the n steps done, d the schedule's ``ema``; its
+    weights sum to 1 − d^n. None where there is no average.
+    """
 
     step: Int[Array, ""]
     params: Params
     opt_state: optax.OptState
     key: Key[Array, ""]
+    average: Params | None = None
+
+
+def served(state: TrainState, ema: float) -> Params:
+    """The parameters to predict with: the average, its bias to zero corrected, or the last ones."""
+    if state.average is None:
+        return state.params
+    mass = 1.0 - ema ** np.asarray(state.step, np.float64)
+    return jax.tree.map(lambda leaf: (np.asarray(leaf) / mass).astype(leaf.dtype), state.average)
 
 
 @dataclass(frozen=True)
@@ -39,13 +52,18 @@ class Loss:
     """What of the loss is compiled in; how pixels weigh is data (``risk``, ``class_weights``).
 
     Attributes:
-        region, denominator: of ``map_weighted_cross_entropy``.
+        region, denominator, rim, focal, hardest: of ``map_weighted_cross_entropy``.
         dice_weight: of the soft Dice loss beside the cross-entropy.
+        missed: of ``tversky``, which with ½ is the soft Dice loss.
     """
 
     region: str = "all"
     denominator: str = "pixels"
     dice_weight: float = 1.0
+    rim: int = 0
+    focal: float = 0.0
+    hardest: float = 1.0
+    missed: float = 0.5
 
 
 def example_losses(
@@ -53,12 +71,15 @@ def example_losses(
 ) -> dict[str, tuple[Float[Array, " b"], Float[Array, " b"]]]:
     """Each part of the loss as (sum, normaliser) per image.
 
-    A pixel's weight in the cross-entropy is its risk times its image's weight for its class.
+    A pixel's weight in the cross-entropy is its risk times its image's weight for its class, plus
+    the weight for its class that needs no map (``plain_weights``) where the batch has such.
     """
     labels = batch["label"]
     valid = labels != IGNORE
-    by_class = jax.vmap(jnp.take)(batch["class_weights"], jnp.where(valid, labels, 0))
-    weights = batch["risk"] * by_class
+    classes = jnp.where(valid, labels, 0)
+    weights = batch["risk"] * jax.vmap(jnp.take)(batch["class_weights"], classes)
+    if "plain_weights" in batch:
+        weights += jax.vmap(jnp.take)(batch["plain_weights"], classes)
     cross_entropy = map_weighted_cross_entropy(
         logits,
         labels,
@@ -67,8 +88,12 @@ def example_losses(
         region=loss.region,
         denominator=loss.denominator,
         foreground_fraction=batch["foreground_fraction"],
+        rim=loss.rim,
+        focal=loss.focal,
+        hardest=loss.hardest,
     )
-    return {"cross_entropy": cross_entropy, "dice_loss": soft_dice(logits, labels, valid)}
+    overlap = tversky(logits, labels, valid, missed=loss.missed)
+    return {"cross_entropy": cross_entropy, "dice_loss": overlap}
 
 
 def _augmented(batch: DeviceBatch, key: Key[Array, ""], how: Augmentation) -> DeviceBatch:
@@ -105,6 +130,7 @@ def train_step(
     loss: Loss,
     augmentation: Augmentation | None,
     accumulate: int = 1,
+    ema: float = 0.0,
     axis_name: str | None = None,
 ) -> tuple[TrainState, dict[str, Float[Array, ""]]]:
     """Gradient of the loss over the whole batch, and one update.
@@ -115,11 +141,12 @@ def train_step(
 
     Args:
         batch: this device's share: ``image``, ``label``, ``risk``, ``foreground_fraction``,
-            ``index``; ``class_weights`` [b c]; and ``weight`` [b], 0 for images that only fill the
-            batch up.
+            ``index``; ``class_weights`` [b c], maybe ``plain_weights`` [b c]; and ``weight`` [b],
+            0 for images that only fill the batch up.
         accumulate: parts that this share passes the network in, one after the other, for less
             memory; it must divide by them. Sums and normalisers add up, so that the new parameters
             are the same to rounding.
+        ema: decay of the state's average, if it has one.
         axis_name: of the mapped devices; None on one device.
 
     Returns:
@@ -152,7 +179,10 @@ def train_step(
     if isinstance(opt_state, optax.ApplyIfFiniteState):
         metrics["skipped"] = opt_state.total_notfinite.astype(jnp.float32)
         metrics["skipped_in_a_row"] = opt_state.notfinite_count.astype(jnp.float32)
-    return TrainState(state.step + 1, params, opt_state, state.key), metrics
+    average = state.average
+    if average is not None:
+        average = jax.tree.map(lambda a, p: ema * a + (1.0 - ema) * p, average, params)
+    return TrainState(state.step + 1, params, opt_state, state.key, average), metrics
 
 
 def shard(batch: dict[str, Any], devices: int, accumulate: int = 1) -> dict[str, Any]:
@@ -210,6 +240,7 @@ def pmap_step(
         loss=loss,
         augmentation=augmentation,
         accumulate=accumulate,
+        ema=schedule.ema,
         axis_name="batch",
     )
     return jax.pmap(

@@ -288,3 +288,18 @@ def test_the_parts_of_several_processes_are_the_batch(numbered: TaskCase, parts:
     whole = draw([numbered], start=2)
     shares = [draw([numbered], start=2, share=(part, parts)) for part in range(parts)]
     assert_same([joined(batches) for batches in zip(*shares, strict=True)], whole)
+
+
+def test_centres_are_drawn_in_proportion_to_the_weights(numbered: TaskCase, tmp_path: Path) -> None:
+    weights = np.zeros((16, 14, 9), np.float32)
+    weights[8, 7, 2], weights[4, 5, 6] = 3.0, 1.0
+    np.save(tmp_path / "drawn.npy", np.asfortranarray(weights))
+    case = replace(numbered, drawn_by=tmp_path / "drawn.npy")
+    drawn = joined(draw([case], foreground_patches=1.0, steps=100, patch=(2, 2)))
+    centres = drawn["image"][:, 1, 1, 0].astype(int)
+    places, counts = np.unique(centres, return_counts=True)
+    numbers = np.ravel_multi_index(([4, 8], [5, 7], [6, 2]), weights.shape)
+    assert places.tolist() == sorted(numbers.tolist())
+    assert counts[places == numbers[1]] / counts.sum() == pytest.approx(0.75, abs=0.07)
+    np.save(tmp_path / "drawn.npy", np.asfortranarray(0 * weights))
+    assert_same(draw([case]), draw([numbered]))

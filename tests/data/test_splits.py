@@ -94,6 +94,35 @@ def test_shots_do_not_change_who_is_tested_as_long_as_enough_are_left(
             assert split["test"] == few["test"][: len(split["test"])]
 
 
+@settings(deadline=None)
+@given(seeds, st.integers(0, 3), st.sampled_from([0, 4]), st.sampled_from([0, 3]))
+def test_validation_subjects_are_in_no_other_part_and_shots_do_not_move_them(
+    seed: int, subset: int, tested: int, folds: int
+) -> None:
+    cases, found = cases_of([1, 2] * 6), set()
+    how = {"seed": seed, "subset": subset, "test_subjects": tested, "folds": folds}
+    for shots in (1, 2, 4):
+        split = target_split(cases, train_subjects=shots, validation_subjects=2, **how)
+        without = target_split(cases, train_subjects=shots, **how)
+        parts = {part: set(subjects(ids)) for part, ids in split.items()}
+        assert len(parts["validation"]) == 2
+        assert sum(map(len, parts.values())) == len(set.union(*parts.values()))
+        assert split["train"] == without["train"]
+        assert parts["test"] == set(subjects(without["test"])) - parts["validation"]
+        assert parts["test"]
+        found.add(tuple(split["validation"]))
+    if tested or folds:
+        assert len(found) == 1 or subset
+
+
+def test_validation_subjects_must_be_left() -> None:
+    with pytest.raises(UserError, match=r"config\.data\.validation_subjects") as caught:
+        target_split(
+            cases_of([1] * 6), seed=0, train_subjects=3, test_subjects=2, validation_subjects=2
+        )
+    assert caught.value.allowed == "0 to 1"
+
+
 def test_seeds_give_different_splits() -> None:
     cases = cases_of([1] * 10)
     orders = {

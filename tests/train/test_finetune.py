@@ -15,6 +15,7 @@ from jaxfer.tasks import IGNORE
 from jaxfer.train.finetune import frequency_weights, mean_weight, transfer_params
 from jaxfer.train.loop import initial_params
 from jaxfer.train.losses import map_weighted_cross_entropy
+from jaxfer.train.step import Loss
 
 PATCH = (8, 8)
 
@@ -113,7 +114,7 @@ def test_frequency_weights_are_the_square_roots_of_the_inverse_shares(cases, mak
 @pytest.mark.parametrize("denominator", ["pixels", "foreground"])
 def test_scaled_by_its_inverse_the_mean_weight_in_the_loss_is_one(cases, region, denominator):
     class_weights = (0.5, 2.0, 3.0)
-    scale = 1 / mean_weight(cases, class_weights, denominator, region)
+    scale = 1 / mean_weight(cases, class_weights, Loss(region, denominator))
     total, count = 0.0, 0
     for case in cases:
         # The volume as one image, and a network that knows nothing: log 3 at every pixel.
@@ -143,14 +144,16 @@ def test_mean_weight_by_hand(make_case, tmp_path):
     np.save(tmp_path / "risk.npy", np.float32([[[1, 2, 4, 100]]]))
     case = replace(case, risk=tmp_path / "risk.npy")
     weights = (1.0, 10.0, 100.0)
-    assert mean_weight([case], weights, "pixels") == pytest.approx((1 + 20 + 400) / 3)
-    assert mean_weight([case], weights, "pixels", "foreground") == pytest.approx(420 / 2)
-    assert mean_weight([case], weights, "foreground") == pytest.approx(421 / 3 / (2 / 3))
-    assert mean_weight([case], weights, "foreground", "foreground") == pytest.approx(420 / 2)
-    assert mean_weight([replace(case, risk=None)], weights, "pixels") == pytest.approx(111 / 3)
+    assert mean_weight([case], weights, Loss()) == pytest.approx((1 + 20 + 400) / 3)
+    assert mean_weight([case], weights, Loss("foreground")) == pytest.approx(420 / 2)
+    assert mean_weight([case], weights, Loss(denominator="foreground")) == pytest.approx(
+        421 / 3 / (2 / 3)
+    )
+    assert mean_weight([case], weights, Loss("foreground", "foreground")) == pytest.approx(420 / 2)
+    assert mean_weight([replace(case, risk=None)], weights, Loss()) == pytest.approx(111 / 3)
 
 
 def test_mean_weight_of_a_map_of_zeros_scales_nothing(make_case, tmp_path):
     np.save(tmp_path / "risk.npy", np.zeros((1, 1, 2), np.float32))
     case = replace(make_case(np.array([[[0, 1]]]), 2), risk=tmp_path / "risk.npy")
-    assert mean_weight([case], (1.0, 1.0), "pixels") == 1
+    assert mean_weight([case], (1.0, 1.0), Loss()) == 1

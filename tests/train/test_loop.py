@@ -16,7 +16,7 @@ from jaxfer.data.augment import Augmentation
 from jaxfer.errors import Interrupted, UserError
 from jaxfer.models.unet import UNet
 from jaxfer.train.checkpoints import Checkpoints
-from jaxfer.train.loop import Upkeep, Validation, fit, initial_params
+from jaxfer.train.loop import Fade, Upkeep, Validation, fit, initial_params
 from jaxfer.train.predict import forward
 from jaxfer.train.schedule import Schedule
 from jaxfer.train.step import Loss
@@ -254,3 +254,84 @@ def test_a_folder_that_vanishes_ends_the_training(params, image, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"metrics\.jsonl"):
         train(params, batches(image, 9), log, log_every=2, on_step=vanish)
     assert not log.parent.exists()
+
+
+def test_the_average_of_the_parameters_has_no_bias(params, image, tmp_path):
+    schedule = dataclasses.replace(SCHEDULE, steps=4, ema=0.6)
+    trail = []
+    looks = Validation(1, lambda p: trail.append(jax.tree.map(np.array, p)) or 0.0)
+    without = dataclasses.replace(schedule, ema=0.0)
+    train(params, batches(image, 4), tmp_path / "a", schedule=without, validation=looks)
+    found = train(params, batches(image, 4), tmp_path / "b", schedule=schedule)
+    weights = 0.4 * 0.6 ** np.arange(3, -1, -1)
+    weights /= weights.sum()
+    expected = jax.tree.map(
+        lambda *leaves: sum(w * leaf for w, leaf in zip(weights, leaves, strict=True)), *trail
+    )
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), found, expected
+    )
+    # What is validated is what is served.
+    averages = []
+    looks = Validation(4, lambda p: averages.append(jax.tree.map(np.array, p)) or 0.0)
+    chosen = train(params, batches(image, 4), tmp_path / "c", schedule=schedule, validation=looks)
+    _assert_same(averages[0], found)
+    _assert_same(chosen, found)
+
+
+def test_killed_and_taken_up_the_average_the_pull_and_the_fade_go_on(params, image, tmp_path):
+    paths = ("encoder_0/Conv_0/kernel",)
+    schedule = dataclasses.replace(
+        SCHEDULE, steps=12, ema=0.9, decay="poly", pull=0.5, pulled=paths, rates=((paths[0], 0.5),)
+    )
+    common = {"schedule": schedule, "log_every": 2, "fade": Fade((1.0, 3.0), 10)}
+    whole = train(params, batches(image, 12), tmp_path / "whole", **common)
+    common |= {"checkpoints": Checkpoints(tmp_path / "steps", 2, "a"), "checkpoint_every": 3}
+    with pytest.raises(Killed):
+        train(params, batches(image, 12), tmp_path / "cut", on_step=_kill_at(7), **common)
+    again = train(params, batches(image, 12), tmp_path / "cut", **common)
+    _assert_same(again, whole)
+    assert (tmp_path / "cut").read_bytes() == (tmp_path / "whole").read_bytes()
+
+
+def test_a_fading_map_ends_as_the_weights_that_it_fades_to(params, image, tmp_path):
+    def mapped(steps, risk):
+        def drawn(done):
+            for batch in batches(image, steps)(done):
+                yield batch | {"risk": np.full_like(batch["risk"], risk)}
+
+        return drawn
+
+    one = dataclasses.replace(SCHEDULE, steps=1)
+    for denominator in ("pixels", "foreground"):
+        loss = Loss(denominator=denominator)
+
+        def first(log, risk, weights, own=loss, **changes):
+            train(
+                params,
+                mapped(1, risk),
+                tmp_path / log,
+                schedule=one,
+                loss=own,
+                class_weights=weights,
+                augmentation=None,
+                **changes,
+            )
+            return records(tmp_path / log)[0]["cross_entropy"]
+
+        plain = first("plain", 1.0, (1.0, 2.0), Loss())
+        whole = first("whole", 5.0, (0.3, 0.3))
+        assert first("begins", 5.0, (0.3, 0.3), fade=Fade((1.0, 2.0), 8)) == pytest.approx(whole)
+        # Fade.left(0) of a fade that is over at once is nothing: the plain weights alone.
+        gone = Fade((1.0, 2.0), 1)
+        assert gone.left(0) == 1
+        assert gone.left(1) == gone.left(5) == 0
+        ended = first("ended", 5.0, (0.0, 0.0), fade=_Half((1.0, 2.0), 1))
+        assert ended == pytest.approx(0.5 * plain, rel=1e-5)
+
+
+class _Half(Fade):
+    """Half of the map is left at every step."""
+
+    def left(self, _done):
+        return 0.5

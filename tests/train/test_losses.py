@@ -9,7 +9,12 @@ import optax
 import pytest
 
 from jaxfer.tasks import IGNORE
-from jaxfer.train.losses import map_weighted_cross_entropy, pixel_cross_entropy, soft_dice
+from jaxfer.train.losses import (
+    map_weighted_cross_entropy,
+    pixel_cross_entropy,
+    soft_dice,
+    tversky,
+)
 
 LOG2 = np.log(2.0)
 WAYS = [
@@ -267,3 +272,126 @@ def test_losses_of_volumes_are_those_of_a_walk_over_the_voxels():
             assert used[image] == 1
         expected = dice_by_voxels(own[0], own[1], own[3])
         assert float(found["dice"][0][image]) == pytest.approx(expected, rel=1e-5)
+
+
+OTHERS = {
+    "rim": {"region": "foreground_rim", "rim": 1, "denominator": "pixels"},
+    "weight_sum": {"denominator": "weight_sum"},
+    "focal": {"denominator": "pixels", "focal": 2.0},
+    "hardest": {"denominator": "pixels", "hardest": 0.3},
+}
+
+
+def other(patch, **how):
+    return map_weighted_cross_entropy(*patch, **how)
+
+
+def one_image(patch):
+    """The first image in float64, flat over its pixels: CE, labels, weights, valid."""
+    logits, labels, weights, valid = (np.asarray(array[0], np.float64) for array in patch)
+    log_probs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    safe = np.where(valid > 0, labels, 0).astype(int)
+    losses = -np.take_along_axis(log_probs, safe[..., None], -1)[..., 0]
+    return losses, safe, weights, valid > 0
+
+
+def test_the_rim_takes_in_what_is_near_foreground(patch):
+    losses, labels, weights, valid = one_image(patch)
+    labels[:] = 0
+    labels[0, 0] = 2
+    inside = np.zeros_like(valid)
+    inside[:2, :2] = True
+    inside &= valid | (labels > 0)
+    valid = valid | (labels > 0)
+    logits = patch[0][:1]
+    truth = jnp.asarray(np.where(valid, labels, IGNORE), jnp.int32)[None]
+    losses = np.asarray(pixel_cross_entropy(logits, truth, jnp.asarray(valid)[None]))[0]
+    found, _ = other((logits, truth, patch[2][:1], jnp.asarray(valid)[None]), **OTHERS["rim"])
+    assert float(found[0]) == pytest.approx((weights * losses)[inside].mean(), rel=1e-5)
+
+
+def test_divided_by_their_sum_the_weights_have_no_unit(patch):
+    losses, _, weights, valid = one_image(patch)
+    expected = (weights * losses)[valid].sum() / weights[valid].sum()
+    for unit in (1.0, 1e-30, 1e30):
+        logits, labels, own, inside = patch
+        found, _ = other((logits, labels, unit * own, inside), **OTHERS["weight_sum"])
+        assert float(found[0]) == pytest.approx(expected, rel=1e-5)
+    nothing, used = other((patch[0], patch[1], 0 * patch[2], patch[3]), **OTHERS["weight_sum"])
+    assert not nothing.any()
+    assert (used == 1).all()
+
+
+def test_focal_by_the_equation(patch):
+    losses, _, weights, valid = one_image(patch)
+    expected = (weights * (1 - np.exp(-losses)) ** 2 * losses)[valid].mean()
+    assert float(other(patch, **OTHERS["focal"])[0][0]) == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_hardest_pixels_are_those_of_the_largest_cross_entropy(patch):
+    losses, _, weights, valid = one_image(patch)
+    number = int(np.ceil(0.3 * valid.sum()))
+    hard = np.argsort(-losses[valid])[:number]
+    expected = (weights * losses)[valid][hard].mean()
+    assert float(other(patch, **OTHERS["hardest"])[0][0]) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("missed", [0.2, 0.5, 0.9])
+def test_tversky_by_the_equation(patch, missed):
+    logits, labels, _, valid = patch
+    probs = np.asarray(jax.nn.softmax(logits))[0][np.asarray(valid[0])]
+    truth = np.asarray(labels[0])[np.asarray(valid[0])]
+    found = []
+    for index in (1, 2):
+        own = truth == index
+        hits, spurious = probs[own, index].sum(), probs[~own, index].sum()
+        lost = (1 - probs[own, index]).sum()
+        found.append((hits + 0.5) / (hits + (1 - missed) * spurious + missed * lost + 0.5))
+    loss, _ = tversky(logits, labels, valid, missed=missed)
+    assert float(loss[0]) == pytest.approx(1 - np.mean(found), rel=1e-5)
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_the_other_losses_see_no_ignored_pixel_and_bear_empty_images(patch, name):
+    logits, labels, weights, valid = patch
+
+    def slope(logits, labels, weights, valid):
+        return jax.grad(lambda x: other((x, labels, weights, valid), **OTHERS[name])[0].sum())(
+            logits
+        )
+
+    spoilt = (
+        jnp.where(valid[..., None], logits, jnp.nan),
+        jnp.where(valid, labels, -7),
+        jnp.where(valid, weights, jnp.inf),
+        valid,
+    )
+    same(other(spoilt, **OTHERS[name]), other(patch, **OTHERS[name]))
+    same(slope(*spoilt), slope(*patch))
+    background = (logits, jnp.where(valid, 0, IGNORE), weights, valid.at[1].set(False))
+    total, used = other(background, **OTHERS[name])
+    assert used.tolist() == [1, 0]
+    assert total[1] == 0
+    assert np.isfinite(np.asarray(total)).all()
+    assert np.isfinite(np.asarray(slope(*background))).all()
+    assert (float(total[0]) == 0) == (name == "rim")
+
+
+@pytest.mark.parametrize("name", [*OTHERS, "weighted", "dice", "tversky"])
+def test_gradients_are_finite_differences(patch, name):
+    logits, labels, weights, valid = patch
+
+    def loss(logits):
+        if name in OTHERS:
+            return other((logits, labels, weights, valid), **OTHERS[name])[0].sum()
+        if name == "weighted":
+            return other((logits, labels, weights, valid))[0].sum()
+        missed = 0.5 if name == "dice" else 0.8
+        return tversky(logits, labels, valid, missed=missed)[0].sum()
+
+    direction = jnp.asarray(np.random.default_rng(3).standard_normal(logits.shape), jnp.float32)
+    expected = float((jax.grad(loss)(logits) * direction).sum())
+    step = 2e-3
+    found = (loss(logits + step * direction) - loss(logits - step * direction)) / (2 * step)
+    assert float(found) == pytest.approx(expected, rel=2e-2, abs=2e-3)
+    assert abs(expected) > 1e-2

@@ -193,13 +193,13 @@ def test_mirroring_makes_a_symmetric_network_of_any(trained):
 
 def test_batches_are_dispatched_before_an_earlier_one_is_fetched(monkeypatch):
     order: list[str] = []
-    answer = predict_module._probabilities
+    answer = predict_module._outputs
 
     def dispatch(*args):
         order.append("dispatch")
         return answer(*args)
 
-    monkeypatch.setattr(predict_module, "_probabilities", dispatch)
+    monkeypatch.setattr(predict_module, "_outputs", dispatch)
     predict(PIXELS, draw((8, 8, 4)), batch_size=1, on_tiles=lambda _: order.append("blend"))
     assert order[:2] == ["dispatch", "dispatch"]
     waiting = np.cumsum([1 if step == "dispatch" else -1 for step in order])
@@ -235,3 +235,16 @@ def test_another_plane_is_the_turned_volume(plane, normal):
     turned = predict(TILES, np.moveaxis(image, normal, 2))
     np.testing.assert_array_equal(found, np.moveaxis(turned, 2, normal))
     assert (np.abs(found - predict(TILES, image)).max() > 0.1) == (plane != "axial")
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_the_features_of_a_layer_are_those_of_the_network(trained, batch_size):
+    model, params = trained
+    image = draw((8, 8, 3))
+    found = predict(model, image, params=params, layer="decoder_0", batch_size=batch_size)
+    for z in range(3):
+        _, features = forward(model, params, image[None, ..., z, None])
+        np.testing.assert_allclose(
+            found[:, :, z], np.asarray(features["decoder_0"])[0], rtol=1e-4, atol=1e-5
+        )
+    assert found.shape[-1] == model.widths[0]

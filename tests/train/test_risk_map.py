@@ -10,7 +10,16 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from jaxfer.metrics import LabelStatistics, conditional_log_probs, leep
-from jaxfer.train.risk_map import FLOOR, amplified, instance_risk, normalised, positional_risk
+from jaxfer.tasks import IGNORE
+from jaxfer.train.risk_map import (
+    FLOOR,
+    amplified,
+    border_limited,
+    instance_risk,
+    normalised,
+    positional_risk,
+    smoothed,
+)
 
 CLASSES, SOURCES = 3, 4
 
@@ -298,3 +307,41 @@ def test_unknown_words():
         normalised(VALUES, VALID, "softmax")
     with pytest.raises(ValueError, match="pow"):
         amplified(VALUES, "log", gain=1.0, base=10.0, clip=7.0)
+
+
+def test_smoothed_is_the_weighted_mean_of_the_valid_pixels_around():
+    rng = np.random.default_rng(0)
+    risk = rng.uniform(0, 3, (9, 8, 2)).astype(np.float32)
+    valid = rng.random(risk.shape) < 0.7
+    valid[4, 3, 1] = True
+    found = smoothed(np.where(valid, risk, np.nan).astype(np.float32), valid, (0, 1), 1.5)
+    rows, columns = np.mgrid[:9, :8]
+    bump = np.exp(-0.5 * ((rows - 4) ** 2 + (columns - 3) ** 2) / 1.5**2) * valid[..., 1]
+    assert found[4, 3, 1] == pytest.approx((bump * risk[..., 1]).sum() / bump.sum(), rel=1e-3)
+    assert not found[~valid].any()
+    constant = smoothed(np.full_like(risk, 2.0), valid, (0, 1, 2), 2.0)
+    np.testing.assert_allclose(constant[valid], 2.0, rtol=1e-6)
+    np.testing.assert_array_equal(smoothed(risk, valid, (0, 1), 0.0), np.where(valid, risk, 0))
+
+
+def test_near_a_border_the_risk_is_limited_by_the_median_away_from_it():
+    classes = np.zeros((8, 5, 1), np.uint8)
+    classes[4:] = 1
+    classes[0, 0] = IGNORE
+    risk = np.arange(40, dtype=np.float32).reshape(8, 5, 1)
+    found = border_limited(risk, classes, (0, 1), 1)
+    away = risk[:3][classes[:3] == 0]
+    np.testing.assert_array_equal(found[3], np.minimum(risk[3], np.median(away)))
+    np.testing.assert_array_equal(found[4], risk[4])  # lower than its class's median of 25 … 39
+    np.testing.assert_array_equal(found[1:3], risk[1:3])
+    assert found[0, 0] == 0
+    high = risk[::-1].copy()
+    assert border_limited(high, classes, (0, 1), 1)[4].max() == np.median(high[5:])
+    np.testing.assert_array_equal(border_limited(risk, classes, (2,), 1)[3:], risk[3:])
+    np.testing.assert_array_equal(border_limited(risk, classes, (0, 1), 0)[1:], risk[1:])
+
+
+def test_a_class_that_is_all_border_is_limited_by_its_own_median():
+    classes = np.uint8([[[0], [1], [0], [1]]])
+    found = border_limited(np.float32([[[1], [2], [3], [6]]]), classes, (0, 1), 1)
+    assert found.ravel().tolist() == [1, 2, 2, 4]

@@ -1,0 +1,168 @@
+"""What a method comes to in a run: which loss, on which cases, on which schedule; and its mark."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from jaxfer.config import fingerprint, plain
+from jaxfer.data.sampler import TaskCase
+from jaxfer.models.zoo import Source
+from jaxfer.stages.risk import risk_settings
+from jaxfer.stages.run import Run
+from jaxfer.stages.training import Objective, objective, schedule
+from jaxfer.train.finetune import Transferred, frequency_weights, leaf_rates
+from jaxfer.train.loop import Fade
+from jaxfer.train.methods import METHODS, Method
+from jaxfer.train.schedule import Schedule
+from jaxfer.train.step import Loss
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A method as it comes to this run: on which cases, minimising what, on which schedule."""
+
+    method: Method
+    cases: list[TaskCase]
+    minimised: Objective
+    follows: Schedule
+    fade: Fade | None
+    words: str
+
+
+_POWERS = {"none": 0.0, "root": 0.5, "inverse": 1.0}
+"""Of the inverse frequency of a class, in its weight."""
+
+
+def _loss(settings: ConfigDict, method: Method) -> Loss:
+    region = method.region or settings.region
+    tversky = method.overlap == "tversky"
+    return Loss(
+        region=region,
+        denominator="pixels" if method.region else settings.denominator,
+        dice_weight=settings.dice_weight if method.overlap != "none" else 0.0,
+        rim=settings.rim if region == "foreground_rim" else 0,
+        focal=float(settings.focal) if method.pixels == "focal" else 0.0,
+        hardest=float(settings.hardest) if method.pixels == "hardest" else 1.0,
+        missed=float(settings.missed) if tversky else 0.5,
+    )
+
+
+def _words(run: Run, method: Method, loss: Loss) -> str:
+    kinds = {
+        "none": "mean",
+        "root": "square-root inverse-frequency",
+        "inverse": "inverse-frequency",
+    }
+    pixels = {
+        "all": "",
+        "focal": f" (1 − p)^{loss.focal:g} times",
+        "hardest": f" over the hardest {loss.hardest:.0%} of pixels,",
+    }[method.pixels]
+    told = f"{kinds[method.class_weights]}{pixels} cross-entropy"
+    if method.risk is not None and method.risk.to == "weigh":
+        settings = risk_settings(run, method.risk)
+        mode = settings.mode if settings.metric == "leep" else f"{settings.metric} {settings.mode}"
+        changed = "".join(f", {control}" for control in method.risk.controls)
+        of_whom = " of another source" if method.risk.other_source else ""
+        told = (
+            f"cross-entropy weighted by the {mode} risk map{of_whom}{changed}"
+            if method.class_weights == "none"
+            else f"{told} times the {mode} risk map{changed}"
+        )
+        told += ", which fades" if method.risk.fades else ""
+    if not method.region or method.region != "all":
+        told += f", over {loss.region} pixels, divided by the {loss.denominator} of the volume"
+    overlap = f"Tversky loss ({loss.missed:g} for what is missed)"
+    overlap = "soft Dice" if method.overlap == "dice" else overlap
+    told += f" + {loss.dice_weight:g} × {overlap}" if loss.dice_weight else ""
+    drawn = method.risk is not None and method.risk.to == "draw"
+    return told + (", patches drawn by the risk map" if drawn else "")
+
+
+def recipe_of(
+    run: Run,
+    method: Method,
+    cases: list[TaskCase],
+    weights: list[Path] | None,
+    moved: Transferred | None,
+) -> Recipe:
+    """What a method comes to.
+
+    Args:
+        cases: of the target, for training.
+        weights: the files that the method's use of the risk map has made, case by case.
+        moved: what comes along from the source; None: nothing does.
+    """
+    settings, levels = run.config.finetune, len(run.config.model.widths)
+    dimensions = len(run.config.model.patch)
+    plain_weights = frequency_weights(cases)
+    use = method.risk
+    if use is not None and weights is not None and use.to == "weigh":
+        cases = [replace(c, risk=file) for c, file in zip(cases, weights, strict=True)]
+    elif weights is not None:
+        cases = [replace(c, drawn_by=file) for c, file in zip(cases, weights, strict=True)]
+    loss = _loss(settings, method)
+    class_weights = frequency_weights(cases, _POWERS[method.class_weights])
+    fade = None
+    if use is not None and use.fades:
+        plain_cases = [replace(case, risk=None) for case in cases]
+        left = objective(Loss(), plain_cases, plain_weights, dimensions).class_weights
+        fade = Fade(left, max(1, round(settings.fade * settings.steps)))
+    follows = schedule(settings)
+    if moved is not None:
+        follows = replace(
+            follows,
+            rates=leaf_rates(moved, method, levels, settings.level_rate),
+            pull=float(settings.l2_sp) if method.pulled else 0.0,
+            pulled=moved.loaded if method.pulled else (),
+        )
+    minimised = objective(loss, cases, class_weights, dimensions)
+    return Recipe(method, cases, minimised, follows, fade, _words(run, method, loss))
+
+
+_OWN_FIELDS: dict[str, Callable[[Method], bool]] = {
+    "region": lambda m: not m.region,
+    "rim": lambda m: not m.region,
+    "denominator": lambda m: not m.region,
+    "fade": lambda m: m.risk is not None and m.risk.fades,
+    "l2_sp": lambda m: m.pulled,
+    "level_rate": lambda m: m.discriminative,
+    "focal": lambda m: m.pixels == "focal",
+    "missed": lambda m: m.overlap == "tversky",
+    "hardest": lambda m: m.pixels == "hardest",
+    "dice_weight": lambda m: m.overlap != "none",
+    **dict.fromkeys(("methods", "seeds", "source"), lambda _: False),
+}
+"""Fields of the section ``finetune`` that decide some methods only, and which."""
+
+
+def finetuning_mark(
+    run: Run, cases: list[TaskCase], source: Source | None, name: str, other: str = ""
+) -> str:
+    """A fingerprint of all that decides one method's network, but for the seed.
+
+    Settings that other methods read are not in it, so that their change leaves this one fresh.
+
+    Args:
+        source: to start from, and to make the maps with; None: from scratch.
+        other: fingerprint of the source whose map is the control.
+    """
+    config, method = run.config, METHODS[name]
+    use = method.risk
+    settings = plain(config.finetune)
+    return fingerprint(
+        {k: v for k, v in plain(method).items() if k != "words"},
+        {k: v for k, v in settings.items() if _OWN_FIELDS.get(k, lambda _: True)(method)},
+        [plain(config[k]) for k in ("augment", "model")],
+        config.data.plane,
+        [(case.stored.id, case.content) for case in cases],
+        plain(cases[0].roi),
+        cases[0].ignore,
+        source.card["fingerprint"] if source is not None and method.transferred else None,
+        [plain(risk_settings(run, use)), config.seed, config.evaluate.overlap] if use else None,
+        other if use is not None and use.other_source else None,
+    )

@@ -1,0 +1,95 @@
+"""Risk maps of the metrics that see features: −log of the true class's posterior, pixel by pixel.
+
+Each fits what its metric fits, to the statistics of the training cases' features, and asks it of
+every pixel how surely it knows the label:
+
+* ``lda``: Gaussian classes of one shrunk covariance. The LDA score is the mean of the posterior.
+* ``gbc``: Gaussian classes of a diagonal covariance each, those whose overlap GBC measures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from jaxtyping import Bool, Float, Float32, Float64, Integer
+
+from jaxfer.metrics import ClassFeatureStatistics
+from jaxfer.train.risk_map import FLOOR
+
+_ROWS = 2**16
+_ROUNDING = 1e-12
+"""Of the mean squared feature: a variance that float32 features cannot have but by rounding."""
+_LEAST_VARIANCE = 1e-6
+"""Of the mean variance: a feature that is constant within a class would decide everything."""
+
+
+def posterior_risk(
+    features: Float[np.ndarray, "*n d"],
+    labels: Integer[np.ndarray, "*n"],
+    stats: ClassFeatureStatistics,
+    valid: Bool[np.ndarray, "*n"],
+    metric: str,
+) -> Float32[np.ndarray, "*n"]:
+    """−log P(y|f) of the true label at every pixel, in nats; 0 where not valid.
+
+    Args:
+        features: of the frozen source.
+        labels: target classes; read where valid.
+        stats: of the features of the training cases; class-balanced ones give equal priors.
+        valid: pixels that are not ignored.
+        metric: "lda" or "gbc".
+    """
+    if metric not in ("lda", "gbc"):
+        raise ValueError(f"metric {metric!r}: one of 'lda', 'gbc'")
+    inside, truth = features[valid], labels[valid].astype(np.int64)
+    found = np.zeros(valid.shape, np.float32)
+    found[valid] = np.concatenate([np.zeros(0), *_blocks(inside, truth, stats, metric)])
+    return found
+
+
+def _blocks(
+    features: Float[np.ndarray, "n d"],
+    truth: Integer[np.ndarray, " n"],
+    stats: ClassFeatureStatistics,
+    metric: str,
+) -> Iterator[Float64[np.ndarray, " m"]]:
+    """The risk of some rows after the other, for less memory."""
+    counts = np.asarray(stats.counts, np.float64)
+    with np.errstate(divide="ignore"):
+        log_priors = np.log(counts / counts.sum())
+    means = np.asarray(stats.means, np.float64)
+    covariances = _covariances(stats, metric)
+    roots = np.linalg.cholesky(covariances)
+    log_roots = np.log(np.diagonal(roots, axis1=1, axis2=2)).sum(1)
+    whitened = np.linalg.inv(roots)
+    for start in range(0, len(truth), _ROWS):
+        rows = np.asarray(features[start : start + _ROWS], np.float64)
+        joint = np.stack(
+            [
+                log_priors[c]
+                - log_roots[c]
+                - 0.5 * (((rows - means[c]) @ whitened[c].T) ** 2).sum(1)
+                for c in range(len(means))
+            ],
+            axis=1,
+        )
+        own = np.take_along_axis(joint, truth[start : start + _ROWS, None], axis=1)[:, 0]
+        largest = joint.max(1)
+        total = largest + np.log(np.exp(joint - largest[:, None]).sum(1))
+        yield np.clip(total - own, 0.0, -np.log(FLOOR))
+
+
+def _covariances(stats: ClassFeatureStatistics, metric: str) -> Float64[np.ndarray, "c d d"]:
+    """Positive definite, one per class; of ``lda`` the same one, shrunk as its metric does."""
+    counts, scatters = (np.asarray(x, np.float64) for x in (stats.counts, stats.scatters))
+    within, identity = scatters.sum(0) / counts.sum(), np.eye(scatters.shape[-1])
+    # Features that differ by rounding alone tell nothing apart.
+    rounding = _ROUNDING * float((np.asarray(stats.means, np.float64) ** 2).mean())
+    variance = max(float(np.trace(within)) / len(identity), rounding) or 1.0
+    if metric == "lda":
+        strength = max(np.exp(-5.0 * np.linalg.eigvalsh(within)[-1]), 1e-10)
+        shrunk = (1.0 - strength) * within + strength * variance * identity
+        return np.broadcast_to(shrunk, scatters.shape)
+    own = scatters / np.maximum(counts, 1.0)[:, None, None]
+    return (own * identity) + _LEAST_VARIANCE * variance * identity
