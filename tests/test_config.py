@@ -177,6 +177,7 @@ BAD = {
     "finetune.seeds": [(), (1, 1), (0, -1), (2**31,)],
     "evaluate.overlap": [-0.1, 1.0],
     "evaluate.batch_size": [0],
+    "evaluate.collapse_dice": [-0.1, 1.1],
 } | {
     f"{stage}.{field}": values
     for stage in ("pretrain", "finetune")

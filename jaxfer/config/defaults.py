@@ -143,6 +143,7 @@ def default_config() -> ConfigDict:
     c.evaluate.overlap = 0.5  # of neighbouring tiles
     c.evaluate.batch_size = 16  # tiles
     c.evaluate.mirror = False  # test subjects: mean over the reflections of each tile, 4 or 8 times
+    c.evaluate.collapse_dice = 0.1  # a class under this, where another is not, counts as lost
     return c
 
 

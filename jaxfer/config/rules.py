@@ -119,6 +119,7 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     ),
     "evaluate.overlap": (lambda v: 0 <= v < 1, "0 or more, under 1"),
     "evaluate.batch_size": (_positive, "at least 1"),
+    "evaluate.collapse_dice": (_unit, "0 … 1"),
 } | {
     f"{stage}.{field}": rule
     for stage in ("pretrain", "finetune")
