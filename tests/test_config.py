@@ -192,7 +192,7 @@ BAD = {
     "study.subsets": [(), (1, 1), (-1,), (2**20,)],
     "study.pretrainings": [(), (0, 0), (-1,)],
     "study.repeats": [0, 1001],
-    "study.collapse_dice": [-0.1, 1.5],
+    "evaluate.collapse_dice": [-0.1, 1.1],
 } | {
     f"{stage}.{field}": values
     for stage in ("pretrain", "finetune")
@@ -268,7 +268,7 @@ GOOD = {
     "study.subsets": [(2**20 - 1, 0)],
     "study.pretrainings": [(2**31 - 1,)],
     "study.repeats": [1000],
-    "study.collapse_dice": [0.0, 1.0],
+    "evaluate.collapse_dice": [0.0, 1.0],
 }
 
 

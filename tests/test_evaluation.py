@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from jaxfer.evaluation import CaseResult, compare, summarise
+from jaxfer.evaluation import (
+    CaseResult,
+    collapsed,
+    compare,
+    harm,
+    lost_classes,
+    summarise,
+    transfer_gains,
+)
 from jaxfer.metrics.intervals import bootstrap_mean_interval
 from jaxfer.tasks import IGNORE
 
@@ -183,3 +192,72 @@ def test_no_interval_of_fewer_than_two():
     for values in (np.array([]), np.array([0.5])):
         assert np.isnan(bootstrap_mean_interval(values, seed=0)).all()
     assert bootstrap_mean_interval(np.array([0.5, 0.5]), seed=0) == (0.5, 0.5)
+
+
+def network(dice, *, predicted=(5, 5, 5), method="plain", seed=0):
+    """Results of one network: by class, the Dice of every case."""
+    return [
+        CaseResult(method, seed, f"c{i}", f"s{i}", label, d, 1.0, 5, n, "scored")
+        for label, values in dice.items()
+        for i, (d, n) in enumerate(zip(values, predicted, strict=True))
+    ]
+
+
+def test_a_class_is_lost_if_half_of_the_cases_miss_it():
+    alone = {"core": (0.5, 0.5, 0.0)}
+    assert lost_classes(network(alone, predicted=(5, 5, 0)), 0.1) == []
+    assert lost_classes(network(alone, predicted=(5, 0, 0)), 0.1) == ["core"]
+    nowhere = [replace(r, n_reference=0, n_prediction=0) for r in network(alone)]
+    assert lost_classes(nowhere, 0.1) == []
+
+
+def test_a_class_is_lost_if_it_is_under_the_bar_and_another_is_not():
+    assert lost_classes(network({"core": (0.05,) * 3, "rim": (0.6,) * 3}), 0.1) == ["core"]
+    assert lost_classes(network({"core": (0.05,) * 3, "rim": (0.06,) * 3}), 0.1) == []
+    assert lost_classes(network({"core": (0.1,) * 3, "rim": (0.6,) * 3}), 0.1) == []
+    assert lost_classes(network({"core": (0.05,) * 3}), 0.1) == []
+    assert lost_classes(network({"core": (NAN,) * 3, "rim": (0.6,) * 3}), 0.1) == []
+
+
+def test_collapsed_networks_are_counted_and_named():
+    fine, bad = {"core": (0.5,) * 3}, {"core": (0.0,) * 3}
+    results = (
+        network(fine) + network(bad, seed=1, predicted=(0, 0, 0)) + network(fine, method="scratch")
+    )
+    found = collapsed(results, 0.1)["methods"]
+    assert found["plain"] == {
+        "networks": 2,
+        "collapsed": [{"seed": 1, "classes": ["core"]}],
+    }
+    assert found["scratch"] == {"networks": 1, "collapsed": []}
+
+
+@pytest.mark.parametrize(
+    ("gains", "reading"),
+    [
+        ((0.1, 0.2, 0.1), "helps"),
+        ((-0.1, -0.2, -0.1), "hurts"),
+        ((-0.1, 0.2, 0.0), "cannot be told"),
+        ((0.1, 0.2), "cannot be told"),
+    ],
+)
+def test_transfer_is_judged_by_the_interval_over_subjects(gains, reading):
+    n = (5,) * len(gains)
+    scratch = network({"core": (0.5,) * len(gains)}, method="scratch", predicted=n)
+    own = network({"core": tuple(0.5 + g for g in gains)}, predicted=n)
+    found = transfer_gains(scratch + own, ["plain"], seed=0)["plain"]
+    assert found["reading"] == reading
+    assert found["mean"] == pytest.approx(np.mean(gains))
+    assert found["below"] == sum(g < 0 for g in gains)
+    assert found["per_subject"] == pytest.approx({f"s{i}": g for i, g in enumerate(gains)})
+
+
+def test_harm_is_where_scratch_is_right_and_the_transferred_wrong():
+    truth = np.uint8([[[1, 1, 0, 0, 2]]])
+    scratch = np.uint8([[[1, 0, 0, 1, 1]]])
+    moved = np.uint8([[[2, 1, 0, 1, 2]]])
+    valid = np.array([[[True, True, True, True, False]]])
+    assert harm(truth, [scratch], [moved], valid).ravel().tolist() == [1, -1, 0, 0, 0]
+    assert harm(truth, [scratch, moved], [moved, moved], valid).ravel().tolist() == [
+        0.5, -0.5, 0, 0, 0,
+    ]  # fmt: skip

@@ -145,10 +145,9 @@ def default_config() -> ConfigDict:
     c.evaluate.overlap = 0.5  # of neighbouring tiles
     c.evaluate.batch_size = 16  # tiles
     c.evaluate.mirror = False  # test subjects: mean over the reflections of each tile, 4 or 8 times
+    c.evaluate.collapse_dice = 0.1  # a class under this, where another is not, counts as lost
 
-    c.study = (
-        ConfigDict()
-    )  # stages=('study',): every source × every one of these, one fine-tuning each
+    c.study = ConfigDict()  # stages=('study',): each source × each of these, one fine-tuning each
     c.study.targets = ()  # tasks; () = config.target alone. A target is none of its own sources
     c.study.methods = ("scratch", "plain")  # scratch: once for all sources
     c.study.shots = (5,)  # of the target's subjects to train on: data.train_subjects
@@ -156,7 +155,6 @@ def default_config() -> ConfigDict:
     c.study.pretrainings = (0, 1)  # networks of each source: pretrain.seed
     c.study.repeats = 1  # fine-tunings of each cell, each with a seed of its own
     c.study.overrides = ()  # what a target has of its own: 'TARGET FIELD=VALUE' each
-    c.study.collapse_dice = 0.1  # a class under this, where another is not, counts as lost
     return c
 
 

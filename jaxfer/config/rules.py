@@ -124,7 +124,6 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
         "one seed or more, distinct, 0 … 2³¹ − 1",
     ),
     "study.repeats": (lambda v: 1 <= v <= 1000, "1 … 1000"),
-    "study.collapse_dice": (_unit, "0 … 1"),
     "finetune.region": (lambda v: v in _REGIONS, ", ".join(_REGIONS)),
     "finetune.rim": (_positive, "at least 1"),
     "finetune.denominator": (lambda v: v in _DENOMINATORS, ", ".join(_DENOMINATORS)),
@@ -140,6 +139,7 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     ),
     "evaluate.overlap": (lambda v: 0 <= v < 1, "0 or more, under 1"),
     "evaluate.batch_size": (_positive, "at least 1"),
+    "evaluate.collapse_dice": (_unit, "0 … 1"),
 } | {
     f"{stage}.{field}": rule
     for stage in ("pretrain", "finetune")

@@ -19,6 +19,7 @@ from jaxfer.files import MOST_BYTES_OF_LOG, parse_json, read_json, read_text
 from jaxfer.report.numbers import number
 from jaxfer.report.records import (
     CaseScore,
+    Collapse,
     Curve,
     Decision,
     Evaluation,
@@ -247,6 +248,10 @@ def _finetuning(path: Path) -> Finetuning | None:
             steps=int(record["steps"]),
             seeds=tuple(int(seed) for seed in record["seeds"]),
             risk=dict(record.get("risk") or {}),
+            leaves={
+                str(fate): tuple(str(path) for path in paths)
+                for fate, paths in (record.get("leaves") or {}).items()
+            },
         )
 
 
@@ -268,10 +273,19 @@ def _evaluation(workdir: Path) -> Evaluation | None:
     with reading(summary):
         record = dict(_json(summary))
         methods, gains = record.pop("methods"), record.pop("gain", None) or {}
+        transfer = record.pop("transfer", None) or {}
+        collapse = record.pop("collapse", None) or {"methods": {}}
         method_summaries = tuple(_method_summary(m, methods[m]) for m in in_order(methods))
         # What the weighting adds stands first: the question that a run answers last.
         pairs = sorted(gains, key=lambda pair: pair != "weighted - plain")
         method_gains = tuple(_gain(pair, gains[pair]) for pair in pairs)
+        readings = {str(method): str(about["reading"]) for method, about in transfer.items()}
+        networks = sum(int(about["networks"]) for about in collapse["methods"].values())
+        collapses = tuple(
+            Collapse(str(method), int(one["seed"]), tuple(str(name) for name in one["classes"]))
+            for method, about in collapse["methods"].items()
+            for one in about["collapsed"]
+        )
         if not methods:
             raise ValueError("it summarises no method")
     return Evaluation(
@@ -281,6 +295,9 @@ def _evaluation(workdir: Path) -> Evaluation | None:
         notes=record,
         cases=_test_cases(folder / "cases.json", workdir),
         labels=_label_values(folder / "labels.json"),
+        transfer=readings,
+        collapses=collapses,
+        networks=networks,
     )
 
 

@@ -98,6 +98,7 @@ def _content(run: Run) -> dict[str, Any]:
         "bar_png": figures.colour_bar(),
         "config_rows": tables.flat(run.config),
         "machine_rows": tables.flat({k: v for k, v in about.items() if k in _MACHINE}),
+        "leaf_rows": tables.leaf_rows(run.finetuning) if run.finetuning else (),
         "reading_rows": tables.reading_rows(run.finetuning) if run.finetuning else (),
     }
 

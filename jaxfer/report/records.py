@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -83,13 +83,17 @@ class Curve:
 
 @dataclass(frozen=True)
 class Finetuning:
-    """The outcome of the finetune stage: where each method started, what it minimised, the map."""
+    """The outcome of the finetune stage: where each method started, what it minimised, the map.
+
+    `leaves` are the paths of the parameters that were loaded, re-made, and left unused.
+    """
 
     source: str
     methods: Mapping[str, Mapping[str, Any]]
     steps: int
     seeds: tuple[int, ...]
     risk: Mapping[str, Any]
+    leaves: Mapping[str, tuple[str, ...]]
 
 
 @dataclass(frozen=True)
@@ -191,8 +195,22 @@ class Gain:
 
 
 @dataclass(frozen=True)
+class Collapse:
+    """A network that has lost classes."""
+
+    method: str
+    seed: int
+    classes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Evaluation:
-    """The outcome of the evaluate stage; what the summary adds in words stands in notes."""
+    """The outcome of the evaluate stage; what the summary adds in words stands in notes.
+
+    `transfer` says of each method that starts from the source whether it "helps" or "hurts"
+    against training from scratch, or that it "cannot be told"; `networks` counts those that were
+    evaluated.
+    """
 
     scores: tuple[CaseScore, ...]
     methods: tuple[MethodSummary, ...]
@@ -200,6 +218,9 @@ class Evaluation:
     notes: Mapping[str, Any]
     cases: tuple[TestCase, ...]
     labels: tuple[LabelValues, ...]
+    transfer: Mapping[str, str] = field(default_factory=dict)
+    collapses: tuple[Collapse, ...] = ()
+    networks: int = 0
 
 
 @dataclass(frozen=True)

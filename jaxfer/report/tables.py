@@ -247,6 +247,19 @@ def reading_rows(finetuning: Finetuning) -> tuple[tuple[str, str], ...]:
     return flat(methods) + flat(finetuning.risk, "risk.")
 
 
+def leaf_rows(finetuning: Finetuning) -> tuple[tuple[str, str], ...]:
+    """What became of the source's parameters: how many leaves of each fate, and which."""
+    words = {
+        "loaded": "loaded from the source",
+        "remade": "made anew: the source has none of this shape, or for other classes",
+        "unused": "of the source, not used",
+    }
+    return tuple(
+        (words.get(fate, fate), f"{len(paths)}: {', '.join(paths)}" if paths else "none")
+        for fate, paths in finetuning.leaves.items()
+    )
+
+
 def pictured(evaluation: Evaluation, method: str) -> tuple[tuple[str, str], ...]:
     """The patients to show: (place, subject) of the best, the median and the worst Dice.
 

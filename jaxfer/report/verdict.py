@@ -109,6 +109,8 @@ def _on_methods(evaluation: Evaluation) -> list[str]:
     sentences += [_on_gain(gains[pair]) for pair in steps or gains]
     sentences += _on_order(means, gains)
     sentences += _on_negative_transfer(evaluation)
+    sentences += _on_source(evaluation)
+    sentences += _on_collapse(evaluation)
     return sentences
 
 
@@ -160,6 +162,34 @@ def _on_negative_transfer(evaluation: Evaluation) -> list[str]:
         count = gain.below or "none"
         parts.append(f"{method_name(gain.over)} in {count} of {gain.n} patients{worst}")
     return [f"Negative transfer, Dice below scratch: {'; '.join(parts)}."]
+
+
+def _on_source(evaluation: Evaluation) -> list[str]:
+    """Whether to start from this source at all, as the intervals against scratch say it."""
+    found: dict[str, list[str]] = {"hurts": [], "helps": [], "cannot be told": []}
+    for method, reading in evaluation.transfer.items():
+        found.setdefault(reading, []).append(method_name(method))
+    sentences = []
+    if found["hurts"]:
+        sentences.append(f"This source would hurt: below scratch after {_listed(found['hurts'])}.")
+    if found["helps"]:
+        sentences.append(f"This source helps: above scratch after {_listed(found['helps'])}.")
+    if found["cannot be told"]:
+        methods = _listed(found["cannot be told"])
+        sentences.append(f"Whether this source helps or hurts could not be told after {methods}.")
+    return sentences
+
+
+def _on_collapse(evaluation: Evaluation) -> list[str]:
+    """The networks that have lost a class, by name: no mean tells of them."""
+    if not evaluation.collapses:
+        return []
+    named = [
+        f"{method_name(one.method)}, seed {one.seed} ({', '.join(one.classes)})"
+        for one in evaluation.collapses
+    ]
+    number = count_text(evaluation.networks, "network")
+    return [f"{len(named)} of {number} lost a class: {'; '.join(named)}."]
 
 
 def _caution(evaluation: Evaluation) -> list[str]:

@@ -18,11 +18,19 @@ from jaxfer.data.nifti import read_header, read_volume, write_like
 from jaxfer.data.preprocess import restore
 from jaxfer.data.sampler import TaskCase
 from jaxfer.errors import UserError
-from jaxfer.evaluation import EMPTY_MASK_POLICY, CaseResult, compare, summarise
+from jaxfer.evaluation import (
+    EMPTY_MASK_POLICY,
+    CaseResult,
+    collapsed,
+    compare,
+    summarise,
+    transfer_gains,
+)
 from jaxfer.files import read_array
 from jaxfer.models.checkpoint import load_params
 from jaxfer.models.zoo import load_source
 from jaxfer.stages.finetune import chosen_source
+from jaxfer.stages.harm import write_harm_maps
 from jaxfer.stages.prepare import Prepared
 from jaxfer.stages.risk import source_log_probs
 from jaxfer.stages.run import Run, read_json, write_json
@@ -140,7 +148,7 @@ def run(run: Run) -> str:
     roi = prepared.roi(target)
     cases = prepared.cases(target, "test")
     file = run.workdir / "finetune" / "summary.json"
-    summary = read_json(file, {"methods": {str: dict}, "seeds": [int]})
+    summary = read_json(file, {"methods": {str: {"initial": str}}, "seeds": [int]})
     if not {*summary["methods"]} <= {*METHODS}:
         raise UserError(
             f"{file}: methods that there are not",
@@ -167,6 +175,8 @@ def run(run: Run) -> str:
                 own[str(seed)] = str(file.relative_to(run.workdir))
                 advance(note=f"{method} {case.stored.id}")
     risk = _display_risk(run, cases, prepared)
+    transferred = [m for m, about in summary["methods"].items() if about["initial"] != "random"]
+    compared = ["scratch", *transferred] if "scratch" in summary["methods"] else []
     records: list[dict[str, Any]] = []
     for case in cases:
         image, label = prepared.files(target, case.stored.id)
@@ -179,6 +189,18 @@ def run(run: Run) -> str:
                 "label": str(label),
                 "predictions": written[case.stored.id],
                 "risk": str(risk[case.stored.id].relative_to(run.workdir)),
+                "harm": write_harm_maps(
+                    run,
+                    roi,
+                    ignore,
+                    case.stored.id,
+                    image.path,
+                    label,
+                    {method: written[case.stored.id][method] for method in compared},
+                    prediction_values(roi),
+                )
+                if compared
+                else {},
             }
         )
     values = dict(zip(roi.class_names, prediction_values(roi)[1:], strict=True))
@@ -193,8 +215,13 @@ def run(run: Run) -> str:
     (folder / "metrics.csv").write_text(measures_table(results))
     record: dict[str, Any] = {"empty_mask_policy": EMPTY_MASK_POLICY, "label_values": values}
     record |= summarise(results, seed=config.seed)
+    record["collapse"] = collapsed(results, config.evaluate.collapse_dice)
+    if compared:
+        record["transfer"] = transfer_gains(results, transferred, seed=config.seed)
     write_json(folder / "summary.json", record)
     means = ", ".join(
         f"{name} {found['dice_mean']:.3f}" for name, found in record["methods"].items()
     )
-    return f"{len(cases)} test case(s); mean Dice: {means}"
+    lost = sum(len(own["collapsed"]) for own in record["collapse"]["methods"].values())
+    told = f"; {lost} of {len(jobs)} network(s) lost a class" if lost else ""
+    return f"{len(cases)} test case(s); mean Dice: {means}{told}"

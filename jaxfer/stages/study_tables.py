@@ -56,7 +56,7 @@ def write_tables(study: Run) -> tuple[int, int]:
     Returns:
         Lines of the results, and the cells that they are of.
     """
-    config, bar = study.config, study.config.study.collapse_dice
+    config, bar = study.config, study.config.evaluate.collapse_dice
     results: list[tuple[Any, ...]] = []
     scores: list[tuple[Any, ...]] = []
     done = 0

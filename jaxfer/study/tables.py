@@ -11,9 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxfer.evaluation import CaseResult
+from jaxfer.evaluation import CaseResult, class_dice, lost_classes
 from jaxfer.study.cells import Cell, Group
-from jaxfer.study.collapse import class_dice, lost_classes
 
 RESULTS = (
     *("study", "target", "shots", "subset", "source", "pretraining", "method", "seed", "subject"),

@@ -10,10 +10,9 @@ import math
 import numpy as np
 import pytest
 
-from jaxfer.evaluation import CaseResult
+from jaxfer.evaluation import CaseResult, lost_classes
 from jaxfer.stages.evaluate import measures_table
 from jaxfer.study.cells import Cell, Group
-from jaxfer.study.collapse import lost_classes
 from jaxfer.study.tables import (
     RESULTS,
     read_measures,

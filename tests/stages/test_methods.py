@@ -1,0 +1,150 @@
+"""Methods of fine-tuning in a run: their maps, their marks, what the evaluation tells of them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from jaxfer.models.checkpoint import load_params
+from jaxfer.models.unet import UNet
+from jaxfer.models.zoo import load_source
+from tests.launching import Launch
+
+METHODS = ("scratch", "plain", "linear_probe", "l2_sp", "weighted_other", "plain_where_shuffled")
+SETTINGS = (
+    "--config=configs/demo.py:tiny",
+    f"--config.finetune.methods={METHODS}",
+    "--config.data.train_subjects=1",
+    "--config.data.validation_subjects=1",
+    "--config.finetune.validate_every=3",
+    "--config.finetune.ema=0.5",
+    "--config.finetune.seeds=(0,1)",
+)
+
+
+def _json(path: Path) -> dict:
+    return json.loads(path.read_text())
+
+
+@pytest.fixture(scope="module")
+def finished(demo: Path, launch: Launch, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    workdir = tmp_path_factory.mktemp("runs") / "methods"
+    done = launch(
+        *SETTINGS,
+        f"--config.data.cache={demo / 'store'}",
+        f"--config.shelf={demo / 'sources'}",
+        f"--workdir={workdir}",
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return workdir
+
+
+def test_every_method_is_trained_and_validated(finished: Path) -> None:
+    summary = _json(finished / "finetune" / "summary.json")
+    assert tuple(summary["methods"]) == METHODS
+    for method in METHODS:
+        lines = (finished / "finetune" / method / "seed0" / "metrics.jsonl").read_text()
+        records = [json.loads(line) for line in lines.splitlines()]
+        assert [r["step"] for r in records if "best_validation" in r] == [3, 6]
+    splits = _json(finished / "prepare" / "splits.json")
+    target = splits.pop("target")
+    chosen_by = set(target["validation"])
+    assert len(chosen_by) == 1
+    assert not chosen_by & {*target["train"], *target["test"]}
+
+
+def test_a_linear_probe_keeps_the_sources_leaves(finished: Path) -> None:
+    summary = _json(finished / "finetune" / "summary.json")
+    model = UNet(num_classes=2, widths=(4, 8))
+    paths = [
+        finished / "finetune" / method / "seed0" / "checkpoint"
+        for method in ("linear_probe", "plain")
+    ]
+    probe, plain = (load_params(path, model, (32, 32)) for path in paths)
+    shelf = Path(_json(finished / "config.json")["shelf"])
+    theirs = load_source(shelf / summary["source"].replace("/", "-")).params
+    kernel = theirs["encoder_0"]["Conv_0"]["kernel"]
+    np.testing.assert_allclose(probe["encoder_0"]["Conv_0"]["kernel"], kernel, rtol=1e-6)
+    assert np.abs(plain["encoder_0"]["Conv_0"]["kernel"] - kernel).max() > 1e-5
+
+
+def test_the_maps_are_what_their_methods_ask_for(finished: Path) -> None:
+    folder = finished / "risk"
+    assert {p.name for p in folder.iterdir() if p.is_dir()} == {
+        "configured",
+        "other_source",
+        "where-shuffled",
+    }
+    (own,) = (folder / "configured").iterdir()
+    other = np.load(folder / "other_source" / own.name)
+    assert (np.load(own) != other).mean() > 0.5
+    where = np.load(folder / "where-shuffled" / own.name)
+    labels = np.sort(np.unique(np.round(where, 5)))
+    assert where.mean() == pytest.approx(1, rel=1e-4)
+    assert len(labels) > 10
+
+
+def test_where_transfer_hurt_can_be_recomputed_from_the_written_predictions(
+    finished: Path,
+) -> None:
+    for case in _json(finished / "evaluate" / "cases.json"):
+        truth = np.asarray(nib.load(case["label"]).dataobj)
+        coded = _json(finished / "evaluate" / "labels.json")["WMH"]
+        lesion = np.isin(truth, coded["reference"])
+        for method, found in case["harm"].items():
+            total = np.zeros(truth.shape)
+            for seed in ("0", "1"):
+                own, scratch = (
+                    np.asarray(nib.load(finished / case["predictions"][m][seed]).dataobj) > 0
+                    for m in (method, "scratch")
+                )
+                total += (own != lesion) & (scratch == lesion)
+                total -= (own == lesion) & (scratch != lesion)
+            written = nib.load(finished / found["file"])
+            np.testing.assert_allclose(written.get_fdata(), total / 2)
+            np.testing.assert_array_equal(written.affine, nib.load(case["image"]).affine)
+            assert found["worse"] == pytest.approx(total.clip(min=0).sum() / 2)
+            assert found["better"] == pytest.approx(-total.clip(max=0).sum() / 2)
+        assert set(case["harm"]) == {*METHODS} - {"scratch"}
+
+
+def test_the_summary_tells_of_transfer_and_of_lost_classes(finished: Path) -> None:
+    summary = _json(finished / "evaluate" / "summary.json")
+    assert set(summary["transfer"]) == {*METHODS} - {"scratch"}
+    for method, found in summary["transfer"].items():
+        mean = summary["methods"][method]["dice_mean"] - summary["methods"]["scratch"]["dice_mean"]
+        assert found["mean"] == pytest.approx(mean)
+    collapse = summary["collapse"]["methods"]
+    assert all(own["networks"] == 2 for own in collapse.values())
+    page = (finished / "report.html").read_text()
+    assert "this source helps or hurts could not be told" in page
+    assert "encoder_0/Conv_0/kernel" in page
+
+
+def test_a_setting_of_one_method_leaves_the_others_fresh(finished: Path, launch: Launch) -> None:
+    config = _json(finished / "config.json")
+    again = launch(
+        *SETTINGS,
+        f"--config.data.cache={config['data']['cache']}",
+        f"--config.shelf={config['shelf']}",
+        f"--workdir={finished}",
+        "--config.stages=('finetune',)",
+        "--config.finetune.l2_sp=0.5",
+    )
+    assert again.returncode == 0, again.stderr[-3000:]
+    assert "2 of 12 fine-tunings done now" in again.stdout
+
+
+def test_validation_subjects_must_be_asked_for(launch: Launch, tmp_path: Path) -> None:
+    refused = launch(
+        "--config=configs/demo.py:tiny",
+        "--config.finetune.validate_every=3",
+        f"--workdir={tmp_path / 'run'}",
+    )
+    assert refused.returncode == 2
+    assert "there is no validation subject of the target" in refused.stderr
+    assert not (tmp_path / "run").exists()
