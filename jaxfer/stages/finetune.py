@@ -19,7 +19,15 @@ from jaxfer.models.zoo import Source, load_source
 from jaxfer.stages.prepare import Prepared
 from jaxfer.stages.risk import make_risk_maps
 from jaxfer.stages.run import Run, read_json, write_json
-from jaxfer.stages.training import Objective, network, objective, show_step, train, unfinished
+from jaxfer.stages.training import (
+    Objective,
+    Timed,
+    network,
+    objective,
+    show_step,
+    train,
+    unfinished,
+)
 from jaxfer.tasks import Task
 from jaxfer.train.finetune import Transferred, frequency_weights, transfer_params
 from jaxfer.train.loop import initial_params
@@ -196,8 +204,10 @@ def run(run: Run) -> str:
             folder = _folder(run, name, seed)
             if hosts.leads():
                 (folder / "done.json").unlink(missing_ok=True)
-            on_step = partial(show_step, advance, name)
-            _train_one(run, methods[name], source, seed, folder, marks[name], on_step)
+            timed = Timed(partial(show_step, advance, name))
+            _train_one(run, methods[name], source, seed, folder, marks[name], timed)
+            if hosts.leads():
+                write_json(folder / "seconds.json", {"per_step": timed.seconds_per_step})
     hosts.wait_for_all("fine-tuned")
     leaves = _transferred(run, source, cases, seeds[0])
     if "weighted" in methods:
