@@ -143,7 +143,7 @@ class Source:
     model: UNet
     params: Any
     masks: UInt8[np.ndarray, "n v"]
-    intensities: Float32[np.ndarray, "n q"] | None = None
+    intensities: Float32[np.ndarray, "m q"] | None = None
 
     @property
     def num_classes(self) -> int:
@@ -161,7 +161,7 @@ def save_source(
     params: Any,
     card: dict[str, Any],
     masks: UInt8[np.ndarray, "n v"],
-    intensities: Float32[np.ndarray, "n q"] | None = None,
+    intensities: Float32[np.ndarray, "m q"] | None = None,
 ) -> None:
     """Puts a source model on the shelf; the card comes last, so that a card means a whole model.
 
@@ -251,7 +251,7 @@ def load_source(folder: Path) -> Source:
     return Source(card, model, params, masks, _intensities(folder, card))
 
 
-def _intensities(folder: Path, card: _Card) -> Float32[np.ndarray, "n q"] | None:
+def _intensities(folder: Path, card: _Card) -> Float32[np.ndarray, "m q"] | None:
     """What is kept of the training scans; nothing beside a card from before they were kept."""
     if "intensities_size" not in card:
         return None
