@@ -101,14 +101,15 @@ def default_config() -> ConfigDict:
     c.pretrain.seed = 0  # another number: other initial parameters and another order, same subjects
 
     c.select = ConfigDict()
-    c.select.modality = "hard"  # 'hard': drop sources of other modalities; 'none': keep all
+    c.select.modality = "hard"  # 'hard': drop other modalities; 'soft': images' distance; 'none'
     c.select.roi_keep = 3  # sources that survive RoI analysis, best SSIM first; 0 = all
     c.select.roi_similarity = "ssim"  # or 'ssim_centred', 'ssim_shape', 'ssim_windowed', 'dice'
     c.select.ssim_k1 = 0.01
     c.select.ssim_k2 = 0.03
     c.select.metrics = ("leep", "nce", "h_score", "logme")  # or ('all',)
     c.select.layers = ("decoder_0",)  # whose features are scored; decoder_0 is before the head
-    c.select.rank_by = "leep"  # which score orders the shortlist: metric, or metric@layer
+    c.select.rank_by = "leep"  # what orders the shortlist: metric, metric@layer, or several: a+b
+    c.select.aggregate = "borda"  # several become one by mean place: 'borda'; or by 'zscore'
     c.select.samples = 1000  # voxels in a repetition, for metrics that cannot see all of them
     c.select.repetitions = 10  # samples that are drawn, for the mean and its standard error
     c.select.noise = 0.1  # standard deviation of the second image of the consistency metrics

@@ -100,7 +100,12 @@ def _ruled(fields: dict[str, Any]) -> list[Problem]:
     if RULES["model.widths"][0](fields["model.widths"]):
         known = layers_of(fields["model.widths"], len(fields["model.patch"]))
         problems += _known("select.layers", layers, tuple(known))
-    problems += _known("select.rank_by", (fields["select.rank_by"],), scores)
+    named = tuple(fields["select.rank_by"].split("+"))
+    problems += _known("select.rank_by", named, scores)
+    if len(set(named)) < len(named):
+        what = "a score counts twice"
+        where, found = "config.select.rank_by", fields["select.rank_by"]
+        problems.append(Problem("error", where, what, found, "each score once, such as leep+nce"))
     named = (fields["finetune.source"],)
     problems += _known("finetune.source", named, ("best", *sources), _of_networks(fields))
     if not sources and not any(fields["foreign"]):

@@ -4,7 +4,9 @@ from jaxfer.metrics.affinity import (
     Affinity,
     component_distances,
     histogram_distances,
+    intensity_quantiles,
     mask_similarities,
+    quantile_distances,
     task_affinity,
 )
 from jaxfer.metrics.balance import class_balanced
@@ -105,6 +107,7 @@ __all__ = [
     "hamming_distance",
     "hd95",
     "histogram_distances",
+    "intensity_quantiles",
     "interval",
     "jc_otce",
     "knn_accuracy",
@@ -136,6 +139,7 @@ __all__ = [
     "pactran_gaussian",
     "parc",
     "probability_best",
+    "quantile_distances",
     "regularized_h_score",
     "regularized_h_score_from_statistics",
     "repeated",

@@ -102,10 +102,36 @@ def histogram_distances(
     Raises:
         ValueError: a mask's shape is not its images'.
     """
-    for images, masks in ((images_a, masks_a), (images_b, masks_b)):
-        if masks is not None and masks.shape != images.shape:
-            raise ValueError(f"masks must have the images' shape: {masks.shape} != {images.shape}")
+    _check_shapes(images_a, masks_a)
+    _check_shapes(images_b, masks_b)
     return _histogram_distances((images_a, masks_a), (images_b, masks_b), quantiles=quantiles)
+
+
+def intensity_quantiles(
+    images: Real[AnyArray, " n *v"],
+    *,
+    masks: Bool[AnyArray, " n *v"] | None = None,
+    quantiles: int = 1024,
+) -> Float[Array, "n q"]:
+    """The quantile function of each image's standardised intensities: all that is compared.
+
+    Few numbers that can be kept where the images cannot. Arguments as of `histogram_distances`.
+
+    Returns:
+        Rising numbers, at the midpoints of equal shares; NaN for a constant or empty image.
+
+    Raises:
+        ValueError: a mask's shape is not its images'.
+    """
+    _check_shapes(images, masks)
+    return _intensity_quantiles((images, masks), quantiles=quantiles)
+
+
+def quantile_distances(
+    quantiles_a: Float[AnyArray, "n q"], quantiles_b: Float[AnyArray, "m q"]
+) -> Float[Array, "n m"]:
+    """`histogram_distances` of images whose `intensity_quantiles` are known."""
+    return _quantile_distances(quantiles_a, quantiles_b)
 
 
 def component_distances(
@@ -190,19 +216,40 @@ def _mean_of_defined(
 _Images = tuple[Real[AnyArray, " ..."], Bool[AnyArray, " ..."] | None]
 
 
+def _check_shapes(images: Real[AnyArray, " ..."], masks: Bool[AnyArray, " ..."] | None) -> None:
+    if masks is not None and masks.shape != images.shape:
+        raise ValueError(f"masks must have the images' shape: {masks.shape} != {images.shape}")
+
+
 @compiled_in_float64("quantiles", cast_back=True)
 def _histogram_distances(a: _Images, b: _Images, *, quantiles: int) -> Float[Array, "n m"]:
-    points = []
-    for images, masks in (a, b):
-        values = jnp.reshape(images, (len(images), -1))
-        inside = jnp.full(values.shape, True) if masks is None else masks.reshape(values.shape)
-        # One image at a time: sorting in float64 what is a whole data set would not fit.
-        points.append(
-            jax.lax.map(
-                lambda image: _quantiles(*_standardised(*image), quantiles), (values, inside)
-            )
-        )
-    return jnp.abs(points[0][:, None, :] - points[1][None, :, :]).mean(-1)
+    return _mean_gap(_points(a, quantiles), _points(b, quantiles))
+
+
+@compiled_in_float64("quantiles", cast_back=True)
+def _intensity_quantiles(images: _Images, *, quantiles: int) -> Float[Array, "n q"]:
+    return _points(images, quantiles)
+
+
+@compiled_in_float64(cast_back=True)
+def _quantile_distances(
+    a: Float[AnyArray, "n q"], b: Float[AnyArray, "m q"]
+) -> Float[Array, "n m"]:
+    return _mean_gap(a, b)
+
+
+def _mean_gap(a: Float[AnyArray, "n q"], b: Float[AnyArray, "m q"]) -> Float[Array, "n m"]:
+    return jnp.abs(jnp.asarray(a)[:, None, :] - jnp.asarray(b)[None, :, :]).mean(-1)
+
+
+def _points(of: _Images, quantiles: int) -> Float[Array, "n q"]:
+    images, masks = of
+    values = jnp.reshape(images, (len(images), -1))
+    inside = jnp.full(values.shape, True) if masks is None else masks.reshape(values.shape)
+    # One image at a time: sorting in float64 what is a whole data set would not fit.
+    return jax.lax.map(
+        lambda image: _quantiles(*_standardised(*image), quantiles), (values, inside)
+    )
 
 
 @compiled_in_float64("num_components", "quantiles", cast_back=True)

@@ -65,6 +65,20 @@ class PValues(NamedTuple):
     holm: Float[np.ndarray, " m"]
 
 
+class Resampled(NamedTuple):
+    """Draws with replacement.
+
+    Attributes:
+        targets: numbers of the targets of each draw.
+        sources: numbers of the sources, the same for all targets of a draw.
+        truth: of these, over the subjects that were drawn.
+    """
+
+    targets: Int[np.ndarray, "d t"]
+    sources: Int[np.ndarray, "d s"]
+    truth: Float[np.ndarray, "d t s"]
+
+
 def mean_performance(performance: Float[np.ndarray, "t s n"]) -> Float[np.ndarray, "t s"]:
     """The truth: mean over a target's subjects; NaN where a source was not tried on a target.
 
@@ -107,9 +121,30 @@ def bootstrap_agreement(
     Raises:
         ValueError: an unknown unit, or what `mean_performance` refuses.
     """
+    targets, sources, truth = resampled(performance, seed=seed, draws=draws, over=over)
+    found = np.empty((len(scores), draws))
+    for block in _blocks(draws, truth[0].size * truth.shape[2]):
+        rows, columns = targets[block][:, :, None], sources[block][:, None, :]
+        for i, own in enumerate(scores):
+            found[i, block] = over_targets(measure(own[rows, columns], truth[block]))
+    return found
+
+
+def resampled(
+    performance: Float[np.ndarray, "t s n"],
+    *,
+    seed: int,
+    draws: int = 1000,
+    over: Collection[str] = UNITS,
+) -> Resampled:
+    """Draws of targets, sources and subjects with replacement, as `bootstrap_agreement` takes them.
+
+    Raises:
+        ValueError: an unknown unit, or what `mean_performance` refuses.
+    """
     if unknown := set(over) - set(UNITS):
         raise ValueError(f"over must name some of {', '.join(UNITS)}: found {sorted(unknown)}")
-    _, num_targets, num_sources = scores.shape
+    num_targets, num_sources, _ = performance.shape
     there = _subjects(performance)
     rng = np.random.default_rng(seed)
     targets = np.tile(np.arange(num_targets), (draws, 1))
@@ -121,14 +156,10 @@ def bootstrap_agreement(
         sources = rng.integers(num_sources, size=sources.shape)
     if "subjects" in over:
         weights = np.stack([_drawn(rng, subjects, draws) for subjects in there], axis=1)
-    found = np.empty((len(scores), draws))
-    for block in _blocks(draws, num_targets * num_sources**2):
-        rows, columns = targets[block][:, :, None], sources[block][:, None, :]
-        truth = _weighted_truth(performance, weights[block])
-        drawn = np.take_along_axis(np.take_along_axis(truth, rows, 1), columns, 2)
-        for i, own in enumerate(scores):
-            found[i, block] = over_targets(measure(own[rows, columns], drawn))
-    return found
+    truth = _weighted_truth(performance, weights)
+    rows, columns = targets[:, :, None], sources[:, None, :]
+    drawn = np.take_along_axis(np.take_along_axis(truth, rows, 1), columns, 2)
+    return Resampled(targets, sources, drawn)
 
 
 def permutation_p_values(

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float32, UInt8
 
 from jaxfer.errors import UserError
 from jaxfer.files import read_array, read_json
@@ -26,6 +26,10 @@ _Card = dict[str, Any]
 
 _MOST_MASKS = 2**26
 """Bytes of the masks of a source: of two thousand subjects."""
+
+_INTENSITIES = "intensities.npy"
+_MOST = 2**24
+"""Quantiles of a source: 256 of 65,536 scans."""
 
 
 def _all(values: Any, kind: type | tuple[type, ...]) -> bool:
@@ -102,6 +106,10 @@ _RULES: dict[str, tuple[Callable[[_Card], bool], str]] = {
         lambda c: type(c["masks_size"]) is int and 0 < c["masks_size"] <= 2**27,
         "voxels of a mask",
     ),
+    "intensities_size": (
+        lambda c: type(c.get("intensities_size", 2)) is int and c.get("intensities_size", 2) > 1,
+        "quantiles of each scan's intensities (cards from before they were kept have none)",
+    ),
     "masks_kind": (
         lambda c: c.get("masks_kind", "bits") in ("bits", "fractions"),
         "bits (cards from before there were fractions), fractions",
@@ -127,12 +135,15 @@ class Source:
         model, params: the network.
         masks: foreground of the labelled training subjects on the grid for RoI analysis, in 255ths
             of a cell.
+        intensities: quantiles of each training scan's standardised intensities; None: it was put
+            on the shelf before they were kept.
     """
 
     card: dict[str, Any]
     model: UNet
     params: Any
     masks: UInt8[np.ndarray, "n v"]
+    intensities: Float32[np.ndarray, "m q"] | None = None
 
     @property
     def num_classes(self) -> int:
@@ -146,7 +157,11 @@ class Source:
 
 
 def save_source(
-    folder: Path, params: Any, card: dict[str, Any], masks: UInt8[np.ndarray, "n v"]
+    folder: Path,
+    params: Any,
+    card: dict[str, Any],
+    masks: UInt8[np.ndarray, "n v"],
+    intensities: Float32[np.ndarray, "m q"] | None = None,
 ) -> None:
     """Puts a source model on the shelf; the card comes last, so that a card means a whole model.
 
@@ -155,11 +170,16 @@ def save_source(
         params: pytree of arrays.
         card: of json's types; what a card needs is checked when it is read.
         masks: foreground of each training subject in 255ths of a cell, flattened.
+        intensities: quantiles of each training scan's standardised intensities; None keeps none.
     """
     (folder / "card.json").unlink(missing_ok=True)
     save_params(folder / "checkpoint", params)
     np.save(folder / "masks.npy", masks)
     about = {"masks_size": int(masks.shape[1]), "masks_kind": "fractions"}
+    (folder / _INTENSITIES).unlink(missing_ok=True)
+    if intensities is not None:
+        np.save(folder / _INTENSITIES, intensities)
+        about["intensities_size"] = int(intensities.shape[1])
     temporary = folder / f".{os.getpid()}-card.json"
     temporary.write_text(json.dumps(card | about, indent=1))
     temporary.replace(folder / "card.json")
@@ -228,4 +248,24 @@ def load_source(folder: Path) -> Source:
             found=f"{type(error).__name__}: {str(error)[:300]}",
             mend=_MEND,
         ) from error
-    return Source(card, model, params, masks)
+    return Source(card, model, params, masks, _intensities(folder, card))
+
+
+def _intensities(folder: Path, card: _Card) -> Float32[np.ndarray, "m q"] | None:
+    """What is kept of the training scans; nothing beside a card from before they were kept."""
+    if "intensities_size" not in card:
+        return None
+    path = folder / _INTENSITIES
+    try:
+        found = np.array(read_array(path))
+        if found.ndim != 2 or found.shape[1] != card["intensities_size"] or found.size > _MOST:
+            raise ValueError(f"shape {found.shape}, not of {card['intensities_size']} quantiles")
+        if found.dtype != np.float32 or np.isinf(found).any():
+            raise ValueError(f"{found.dtype}, not finite numbers of float32 or NaN")
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{path}: not readable",
+            found=f"{type(error).__name__}: {str(error)[:300]}",
+            mend=_MEND,
+        ) from error
+    return found

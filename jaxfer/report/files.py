@@ -65,6 +65,7 @@ def read_run(workdir: Path) -> Run:
         problems=read_problems(workdir),
         ranking=_ranking(workdir / "select/selection.json"),
         scoring_seconds=_scoring_seconds(workdir / "select/seconds.json"),
+        finetuning_seconds=_finetuning_seconds(workdir / "finetune"),
         source_curves=_source_curves(workdir / "sources"),
         curves=_method_curves(workdir / "finetune"),
         finetuning=_finetuning(workdir / "finetune/summary.json"),
@@ -143,6 +144,7 @@ def _ranking(path: Path) -> Ranking | None:
         )
         return Ranking(
             target=str(record["target"]),
+            modality=str(record.get("modality", "hard")),
             rank_by=str(record["rank_by"]),
             label_entropy=number(record.get("label_entropy")),
             n_voxels=int(record["n_voxels"]),
@@ -164,6 +166,19 @@ def _scoring_seconds(path: Path) -> dict[str, float]:
             for part, seconds in of_source.items():
                 sums[str(part)] = sums.get(str(part), 0.0) + number(seconds)
     return sums
+
+
+def _finetuning_seconds(folder: Path) -> float:
+    """Of one fine-tuning, the mean over those that were timed; NaN without any."""
+    summary = _finetuning(folder / "summary.json")
+    if summary is None:
+        return math.nan
+    found = []
+    for path in sorted(folder.glob("*/seed*/seconds.json")):
+        with reading(path):
+            found.append(number((_record(path) or {}).get("per_step")))
+    timed = [seconds * summary.steps for seconds in found if not math.isnan(seconds)]
+    return math.fsum(timed) / len(timed) if timed else math.nan
 
 
 def _source(entry: Mapping[str, Any]) -> Source:
@@ -193,6 +208,8 @@ def _source(entry: Mapping[str, Any]) -> Source:
         roi_similarity=number(entry.get("roi_similarity")),
         roi_pairs=int(entry.get("roi_pairs") or 0),
         roi_pairs_empty=int(entry.get("roi_pairs_empty") or 0),
+        modality_distance=number(entry.get("modality_distance")),
+        modality_interval=_interval(entry.get("modality_distance_interval")),
         validation_dice=number(entry.get("validation_dice")),
         flags=tuple(str(flag) for flag in entry.get("flags", ())),
     )

@@ -91,6 +91,7 @@ def _content(run: Run) -> dict[str, Any]:
         "ranking": run.ranking,
         **_ranked(run.ranking),
         "scoring_seconds": run.scoring_seconds,
+        "cost_words": tables.cost_words(run.cost) if run.cost else "",
         **(_evaluated(evaluation) if evaluation else {"evaluation": None, "gallery": None}),
         "method_panels": _method_panels(run),
         "source_panels": _source_panels(run),
@@ -110,6 +111,8 @@ def _ranked(ranking: Ranking | None) -> dict[str, Any]:
     metrics, without = tables.scored_metrics(ranking)
     return {
         "ranking_rows": tables.ranking_rows(ranking),
+        "modality": ranking.modality,
+        "with_distances": any(s.modality_distance >= 0 for s in ranking.sources),
         "shown_metrics": metrics[: tables.MOST_SCORES],
         "all_metrics": metrics if len(metrics) > tables.MOST_SCORES else (),
         "missing_metrics": [(m, tables.why_missing(ranking, m)) for m in without],

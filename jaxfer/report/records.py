@@ -52,6 +52,8 @@ class Source:
     roi_similarity: float
     roi_pairs: int
     roi_pairs_empty: int
+    modality_distance: float
+    modality_interval: tuple[float, float]
     validation_dice: float
     flags: tuple[str, ...]
 
@@ -61,6 +63,7 @@ class Ranking:
     """The outcome of the select stage: ranked sources first, removed ones after."""
 
     target: str
+    modality: str
     rank_by: str
     label_entropy: float
     n_voxels: int
@@ -94,6 +97,30 @@ class Finetuning:
     seeds: tuple[int, ...]
     risk: Mapping[str, Any]
     leaves: Mapping[str, tuple[str, ...]]
+
+
+PUBLISHED_SHARE = 1 / 67
+"""Of the time of fine-tuning, for choosing by an estimator: what its authors' abstract claims (Tan
+et al., "Transferability-guided cross-domain cross-task transfer learning", ICIP 2023)."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What it took to score all sources, beside fine-tuning from each of them, in seconds."""
+
+    sources: int
+    selecting: float
+    one_finetuning: float
+
+    @property
+    def finetuning(self) -> float:
+        """From every source, once."""
+        return self.sources * self.one_finetuning
+
+    @property
+    def share(self) -> float:
+        """Of the latter that the former took."""
+        return self.selecting / self.finetuning
 
 
 @dataclass(frozen=True)
@@ -247,6 +274,7 @@ class Run:
     problems: tuple[Problem, ...] | None
     ranking: Ranking | None
     scoring_seconds: Mapping[str, float]
+    finetuning_seconds: float
     source_curves: tuple[Curve, ...]
     curves: Mapping[str, tuple[Curve, ...]]
     finetuning: Finetuning | None
@@ -256,6 +284,20 @@ class Run:
     @property
     def name(self) -> str:
         return str((self.about or {}).get("name") or self.config.get("name") or self.workdir.name)
+
+    @property
+    def cost(self) -> Cost | None:
+        """What choosing the source cost; None as long as either side has not been measured."""
+        selecting, number = math.fsum(self.scoring_seconds.values()), len(self.scored_sources)
+        if not (number and selecting > 0 and self.finetuning_seconds > 0):
+            return None
+        return Cost(number, selecting, self.finetuning_seconds)
+
+    @property
+    def scored_sources(self) -> tuple[Source, ...]:
+        """The sources that have any score."""
+        sources = self.ranking.sources if self.ranking else ()
+        return tuple(s for s in sources if not all(math.isnan(v) for v in s.scores.values()))
 
     @property
     def synthetic(self) -> bool:

@@ -8,9 +8,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from jaxfer.report.numbers import ABSENT
+from jaxfer.report.numbers import ABSENT, count_text
 from jaxfer.report.records import (
+    PUBLISHED_SHARE,
     CaseScore,
+    Cost,
     Evaluation,
     Finetuning,
     Metric,
@@ -25,6 +27,7 @@ METHOD_NAMES = {
     "weighted": "risk-weighted fine-tuning",
 }
 METRIC_NAMES = {
+    "aggregate": "several scores together",
     "leep": "LEEP",
     "nce": "NCE",
     "h_score": "H-score",
@@ -120,6 +123,16 @@ def why_missing(ranking: Ranking, metric: Metric) -> str:
     """Why no source has a score of this metric, in the words of the sources."""
     reasons = (reason for s in ranking.sources for reason in s.reasons.get(metric.name, ()))
     return "; ".join(dict.fromkeys(reasons)) or "no source has a score"
+
+
+def cost_words(cost: Cost) -> str:
+    """What choosing the source cost beside fine-tuning from each, as a sentence."""
+    return (
+        f"Scoring {count_text(cost.sources, 'source')} took {cost.selecting:.1f} s; fine-tuning "
+        f"from each would take about {cost.sources} × {cost.one_finetuning:.1f} s. That is "
+        f"1/{1 / cost.share:.3g} of the time; published for an estimator of this kind: "
+        f"1/{1 / PUBLISHED_SHARE:.0f}."
+    )
 
 
 def mean_defined(values: Iterable[float]) -> float:

@@ -30,6 +30,8 @@ class Candidate:
         rank: 1 for the best of those that survived; None for a dropped source.
         flags: what a reader should know of it.
         roi_known: whether there are label maps of its training; without, RoI analysis keeps it.
+        modality_distance: of its images from the target's; NaN where nothing can be said.
+        why: what the score that ranks is made of.
     """
 
     task: Task
@@ -39,6 +41,8 @@ class Candidate:
     rank: int | None = None
     flags: tuple[str, ...] = field(default=())
     roi_known: bool = True
+    modality_distance: float = math.nan
+    why: str = ""
 
     @property
     def kept(self) -> bool:
@@ -54,12 +58,20 @@ def filter_modality(
 ) -> tuple[list[Candidate], list[str]]:
     """Drops the sources of another modality; if that were all of them, none.
 
+    Args:
+        candidates: all that are at hand.
+        modality: the target's.
+        mode: 'hard' goes by the declared names; 'soft' and 'none' keep all, and in the former the
+            images' distance has a say in the ranking.
+
     Returns:
         The candidates with this step's decision, and notes for the reader.
     """
     if mode == "none":
         reason = "not filtered (select.modality = none)"
         return [_decide(c, "modality", True, reason) for c in candidates], []
+    if mode == "soft":
+        return [_decide(c, "modality", True, _distance(c)) for c in candidates], []
     same = [c.task.modality == modality for c in candidates]
     if not any(same):
         reason = f"no source has the target's modality {modality}: not filtered"
@@ -73,6 +85,15 @@ def filter_modality(
         for c, fits in zip(candidates, same, strict=True)
     ]
     return decided, []
+
+
+def _distance(candidate: Candidate) -> str:
+    if math.isnan(candidate.modality_distance):
+        return "not filtered; how far its images are from the target's is unknown"
+    return (
+        f"not filtered; its images are {candidate.modality_distance:.3f} standard deviations from "
+        "the target's, which counts in the ranking"
+    )
 
 
 def filter_roi(candidates: Sequence[Candidate], keep: int) -> list[Candidate]:
@@ -131,6 +152,9 @@ def rank(
             flags = (*flags, f"no {metric} score: ranked last")
         elif sum(key(other) == key(c) for other in kept) > 1:
             flags = (*flags, f"shares its {metric} score with another source")
-        ranked.append(replace(c, rank=place, flags=flags))
+        told = "no score" if math.isnan(c.scores[metric]) else f"{c.scores[metric]:.4g}"
+        reason = f"rank {place} of {len(kept)} by {metric}: {told}"
+        decided = _decide(c, "rank", True, f"{reason} ({c.why})" if c.why else reason)
+        ranked.append(replace(decided, rank=place, flags=flags))
     dropped = sorted((c for c in candidates if not c.kept), key=key)
     return [*ranked, *dropped]

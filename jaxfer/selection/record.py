@@ -9,10 +9,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 from jaxfer.metrics import interval, probability_best, scored_by
+from jaxfer.selection.aggregate import AGGREGATE
 from jaxfer.selection.foreign import Foreign, SourceModel
 from jaxfer.selection.found import Found
+from jaxfer.selection.modality import ModalityDistance
 from jaxfer.selection.rank import Candidate
 from jaxfer.selection.roi import RoiSimilarity
 from jaxfer.selection.score import SourceScores
@@ -25,6 +28,7 @@ class Scored:
     source: SourceModel
     found: SourceScores
     similarity: RoiSimilarity
+    distance: ModalityDistance
 
 
 def about_scores(names: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -45,16 +49,12 @@ def about_scores(names: Sequence[str]) -> dict[str, dict[str, Any]]:
     return found
 
 
-def chances_of_best(found: Sequence[Found], sign: int) -> list[float]:
+def chances_of_best(draws: Float[np.ndarray, "s k"] | None, sources: int, sign: int) -> list[float]:
     """For each source, the share of the bootstrap samples of the subjects in which it is best; of a
     score of sampled voxels, the share of their repetitions."""
-    draws = [own.repetitions if own.draws is None else own.draws for own in found]
-    known = [np.asarray(own) for own in draws if own is not None]
-    if not known:
-        return [float("nan")] * len(found)
-    nothing = np.full_like(known[0], np.nan)
-    rows = np.stack([nothing if own is None else np.asarray(own) for own in draws])
-    return [float(share) for share in probability_best(rows, sign)]
+    if draws is None:
+        return [float("nan")] * sources
+    return [float(share) for share in probability_best(draws, sign)]
 
 
 Reasons = frozenset[tuple[str, str]]
@@ -118,6 +118,11 @@ def row(candidate: Candidate, scored: Scored | None, chance: float | None) -> di
         else None,
         "roi_pairs": scored.similarity.pairs if scored else 0,
         "roi_pairs_empty": scored.similarity.empty if scored else 0,
+        "modality_distance": scored.distance.mean if scored else None,
+        "modality_distance_interval": [scored.distance.low, scored.distance.high]
+        if scored
+        else None,
+        "modality_pairs": scored.distance.pairs if scored else 0,
         "validation_dice": scored.source.card["validation_dice"] if scored else None,
         "flags": list(candidate.flags),
     }
@@ -150,9 +155,14 @@ def table(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> str:
             f"{name}_balanced": number("balanced", name),
         }
     columns |= {f"{name}_standard_error": number("standard_errors", name) for name in sampled}
+    if any(AGGREGATE in record["scores"] for record in rows):
+        columns[AGGREGATE] = number("scores", AGGREGATE)
     columns |= {
         "probability_best": lambda r: r["probability_best"],
         "roi_similarity": lambda r: r["roi_similarity"],
+        "modality_distance": lambda r: r["modality_distance"],
+        "modality_distance_low": lambda r: (r["modality_distance_interval"] or (None, None))[0],
+        "modality_distance_high": lambda r: (r["modality_distance_interval"] or (None, None))[1],
         "validation_dice": lambda r: r["validation_dice"],
         "reasons": lambda r: "; ".join(f"{d['step']}: {d['reason']}" for d in r["decisions"]),
         "flags": lambda r: "; ".join(r["flags"]),

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, UInt8
 from scipy.ndimage import affine_transform
 
 from jaxfer.metrics.similarity import dice_of_pairs, global_ssim, windowed_ssim
+from jaxfer.selection.pairs import interval_over_subjects
 
 GRID = 64
 """Voxels along each side of the common grid on which label maps are compared."""
@@ -19,8 +20,6 @@ FULL = 255
 
 RADIUS = GRID / 6
 """Cells to which the RoI's root-mean-square radius is brought where only shape is compared."""
-
-DRAWS = 1000
 
 SIMILARITIES = ("ssim", "ssim_centred", "ssim_shape", "ssim_windowed", "dice")
 """The kinds of ``roi_similarity``."""
@@ -137,16 +136,5 @@ def roi_similarity(
         table = np.asarray(global_ssim(a, b, k1=k1, k2=k2))
     usable = np.isfinite(table)
     mean = float(table[usable].mean()) if usable.any() else float("nan")
-    low, high = _interval(table[usable.any(1)][:, usable.any(0)], seed)
+    low, high = interval_over_subjects(table[usable.any(1)][:, usable.any(0)], seed)
     return RoiSimilarity(mean, int(usable.sum()), int((~usable).sum()), low, high)
-
-
-def _interval(table: Float[np.ndarray, "n m"], seed: int) -> tuple[float, float]:
-    """Of the mean of a table whose rows and columns are subjects."""
-    if min(table.shape) < 2:
-        return float("nan"), float("nan")
-    rng = np.random.default_rng(seed)
-    rows, columns = (rng.multinomial(n, np.full(n, 1 / n), size=DRAWS) / n for n in table.shape)
-    means = np.einsum("dn,nm,dm->d", rows, table, columns, optimize=True)
-    low, high = np.percentile(means, [2.5, 97.5])
-    return float(low), float(high)

@@ -19,6 +19,7 @@ from jaxfer.stages.recipe import Recipe, finetuning_mark, recipe_of
 from jaxfer.stages.risk import make_risk_maps, weights_for
 from jaxfer.stages.run import Run, read_json, write_json
 from jaxfer.stages.training import (
+    Timed,
     mean_dice,
     network,
     show_step,
@@ -260,11 +261,12 @@ def run(run: Run) -> str:
             folder = _folder(run, name, seed)
             if hosts.leads():
                 (folder / "done.json").unlink(missing_ok=True)
-            on_step, mark = partial(show_step, advance, name), marks[name]
-            params = _train_one(run, prepared, recipes[name], source, seed, folder, mark, on_step)
+            timed, mark = Timed(partial(show_step, advance, name)), marks[name]
+            params = _train_one(run, prepared, recipes[name], source, seed, folder, mark, timed)
             if hosts.leads():
                 save_params(folder / "checkpoint", params)
                 write_json(folder / "done.json", {"fingerprint": mark})
+                write_json(folder / "seconds.json", {"per_step": timed.seconds_per_step})
                 unfinished(run, folder).discard()
     hosts.wait_for_all("fine-tuned")
     if "weighted" in recipes:

@@ -15,6 +15,7 @@ from jaxfer.config import fingerprint, plain
 from jaxfer.data.sampler import TaskCase
 from jaxfer.errors import Problem, raise_problems
 from jaxfer.models.zoo import read_card, save_source
+from jaxfer.selection.modality import summaries
 from jaxfer.selection.roi import foreground_masks
 from jaxfer.stages.lock import Busy, locked
 from jaxfer.stages.prepare import Prepared
@@ -199,7 +200,8 @@ def _train_source(
     by_class = validation_dice(run, model, params, validation)
     card = _card(run, prepared, task, train_cases, validation, by_class)
     masks = foreground_masks([case.classes() for case in train_cases])
-    save_source(folder, params, card | {"fingerprint": mark}, masks)
+    intensities = summaries(train_cases, skull_stripped=card["preprocessing"]["skull_stripped"])
+    save_source(folder, params, card | {"fingerprint": mark}, masks, intensities.quantiles)
     unfinished(run, folder).discard()
     shown = card["validation_dice"]
     said = "no validation subject" if shown is None else f"validation Dice {shown:.3f}"

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from jaxfer.report.files import read_run
 from jaxfer.report.page import write_report
+from jaxfer.report.tables import cost_words
 from jaxfer.report.terminal import dice_table, ranking_table
 from jaxfer.stages.run import Run, read_json
 
@@ -26,6 +28,8 @@ def show_tables(run: Run) -> None:
     """The ranking and the Dice table on the terminal, as far as they exist."""
     if (run.workdir / "select" / "selection.json").is_file():
         run.console.print(ranking_table(run.workdir))
+        if cost := read_run(run.workdir).cost:
+            run.say(cost_words(cost))
     if (run.workdir / "evaluate" / "metrics.csv").is_file():
         run.console.print(dice_table(run.workdir))
     page = run.workdir / "report.html"

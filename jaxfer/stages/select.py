@@ -15,11 +15,18 @@ from jaxfer.config import chosen_metrics, chosen_scores
 from jaxfer.data.nifti import read_header
 from jaxfer.data.sampler import TaskCase
 from jaxfer.errors import Problem, raise_problems
-from jaxfer.metrics import label_entropy, scored_by
+from jaxfer.metrics import label_entropy
 from jaxfer.models.levels import Levels, network_strides
 from jaxfer.models.zoo import Source, load_source, read_card
+from jaxfer.selection.aggregate import AGGREGATE, Aggregate
 from jaxfer.selection.draw import Sampling
 from jaxfer.selection.foreign import Foreign, SourceModel, read_foreign
+from jaxfer.selection.modality import (
+    Intensities,
+    contradictions,
+    modality_distance,
+    summaries,
+)
 from jaxfer.selection.pool import with_pool_scores
 from jaxfer.selection.rank import Candidate, Decision, filter_modality, filter_roi, rank
 from jaxfer.selection.record import (
@@ -40,6 +47,7 @@ from jaxfer.stages.run import Run, write_json
 from jaxfer.tasks import Task
 from jaxfer.train.predict import tiles
 
+_DISTANCE = "its images' distance from the target's is no help: {}"
 _WEAK = 0.3
 """Validation Dice under which a source is said to have failed its own training."""
 
@@ -115,7 +123,17 @@ def _maps(run: Run, task: Task) -> Path:
     return run.workdir / "select" / "risk" / task.slug
 
 
-def _score(run: Run, target_cases: list[TaskCase], prepared: Prepared) -> dict[Task, Scored]:
+def _intensities(source: SourceModel) -> Intensities | None:
+    """What is kept of the scans that a source was trained on."""
+    if isinstance(source, Foreign) or source.intensities is None:
+        return None
+    return Intensities(source.intensities, bool(source.card["preprocessing"]["skull_stripped"]))
+
+
+def _score(
+    run: Run, target_cases: list[TaskCase], prepared: Prepared, images: Intensities
+) -> dict[Task, Scored]:
+    """What is measured of every source on the shelf."""
     config, select = run.config, run.config.select
     metrics = chosen_metrics(select.metrics)
     masks = foreground_masks([case.classes() for case in target_cases])
@@ -158,9 +176,16 @@ def _score(run: Run, target_cases: list[TaskCase], prepared: Prepared) -> dict[T
                 kind=select.roi_similarity,
                 seed=config.seed,
             ),
+            modality_distance(_intensities(source), images, config.seed),
         )
         for task, source in shelf.items()
     }
+
+
+def _of_target(run: Run, prepared: Prepared, cases: list[TaskCase]) -> Intensities:
+    """The target's scans, summarised."""
+    stripped = prepared.preprocessing(Task.parse(run.config.target))["skull_stripped"]
+    return summaries(cases, skull_stripped=bool(stripped))
 
 
 def _flags_of_network(
@@ -188,7 +213,7 @@ def _flags_of_network(
 def _flags(scored: Scored, spacing: tuple[float, ...], plane: str, strides: Levels) -> list[str]:
     """What a reader should know of a source, beside its scores."""
     card = scored.source.card
-    flags = []
+    flags = [_DISTANCE.format(scored.distance.reason)] if scored.distance.reason else []
     own = card["validation_dice"]
     if own is None:
         flags.append("no validation subject: how well it does its own task is unknown")
@@ -205,31 +230,46 @@ def _flags(scored: Scored, spacing: tuple[float, ...], plane: str, strides: Leve
 
 
 def _candidates(
-    run: Run, scored: dict[Task, Scored], prepared: Prepared
+    run: Run, scored: dict[Task, Scored], prepared: Prepared, images: Intensities
 ) -> tuple[list[Candidate], list[str]]:
-    """The sources, and notes on all of their scores."""
+    """The sources, and notes on all of their scores and on the target's images."""
     names = chosen_scores(run.config.select)
     reasons = {task: reasons_of(own.found.scores) for task, own in scored.items()}
     common = common_reasons(list(reasons.values()))
     model, spacing = run.config.model, tuple(run.config.data.spacing)
     strides = network_strides(model.strides, len(model.patch), len(model.widths), spacing)
+    target = Task.parse(run.config.target)
+    known = {task: _intensities(own.source) for task, own in scored.items()} | {target: images}
+    contradicted = contradictions(known, run.config.seed)
     candidates = []
     foreign = [task for task, own in scored.items() if isinstance(own.source, Foreign)]
     for task in (*map(Task.parse, run.config.sources), *foreign):
         if task in scored:
             own = scored[task]
             scores = {name: float(own.found.scores[name]) for name in names}
-            known = _flags(own, spacing, run.config.data.plane, strides)
-            flags = (*known, *told(reasons[task] - common, names))
-            known_roi = own.source.masks is not None
+            flags = (
+                *_flags(own, spacing, run.config.data.plane, strides),
+                *([contradicted[task]] if task in contradicted else []),
+                *told(reasons[task] - common, names),
+            )
             candidates.append(
-                Candidate(task, scores, own.similarity.mean, flags=flags, roi_known=known_roi)
+                Candidate(
+                    task,
+                    scores,
+                    own.similarity.mean,
+                    flags=flags,
+                    roi_known=own.source.masks is not None,
+                    modality_distance=own.distance.comparable,
+                )
             )
         else:
             left_out = Decision("availability", False, prepared.unavailable[task.name])
             nothing = dict.fromkeys(names, math.nan)
             candidates.append(Candidate(task, nothing, math.nan, decisions=(left_out,)))
-    return candidates, told(common, names)
+    notes = told(common, names)
+    if target in contradicted:
+        notes.append(f"the target is {contradicted[target]}")
+    return candidates, notes
 
 
 def _note_on_best(shortlist: list[Candidate], scored: dict[Task, Scored], by: str) -> list[str]:
@@ -250,19 +290,22 @@ def run(run: Run) -> str:
     prepared = Prepared.read(run)
     target = Task.parse(config.target)
     target_cases = prepared.cases(target, "train")
-    scored = _score(run, target_cases, prepared)
-    candidates, of_all = _candidates(run, scored, prepared)
+    images = _of_target(run, prepared, target_cases)
+    scored = _score(run, target_cases, prepared, images)
+    candidates, of_all = _candidates(run, scored, prepared, images)
     left_out = [c for c in candidates if not c.kept]
     candidates = [c for c in candidates if c.kept]
     candidates, notes = filter_modality(candidates, target.modality, select.modality)
     notes += of_all
     candidates = filter_roi(candidates, select.roi_keep)
-    by, names = select.rank_by, chosen_scores(select)
-    sign = scored_by(by)[0].sign
-    ranked = rank(candidates, by, higher_is_better=sign > 0) + left_out
+    aggregate = Aggregate.of(select.rank_by, select.aggregate, select.modality)
+    by, names = aggregate.rank_by, chosen_scores(select)
+    candidates = aggregate.over(candidates)
+    ranked = rank(candidates, by, higher_is_better=aggregate.sign > 0) + left_out
     shortlist = [c for c in ranked if c.rank is not None]
     notes += _note_on_best(shortlist, scored, by)
-    chances = chances_of_best([scored[c.task].found.scores[by] for c in shortlist], sign)
+    draws = aggregate.draws(shortlist, [scored[c.task].found.scores for c in shortlist])
+    chances = chances_of_best(draws, len(shortlist), aggregate.sign)
     of_rank = dict(enumerate(chances))
     rows = [row(c, scored.get(c.task), of_rank.get(i)) for i, c in enumerate(ranked)]
     counts = np.sum([case.counts.sum(0) for case in target_cases], axis=0)
@@ -284,7 +327,8 @@ def run(run: Run) -> str:
             "repetitions": select.repetitions,
             "pool": [task.name for task in scored],
             "notes": notes,
-            "metrics": about_scores(names),
+            "modality": select.modality,
+            "metrics": about_scores(names) | ({by: aggregate.about} if by == AGGREGATE else {}),
             "sources": rows,
         },
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -86,6 +87,35 @@ def augmentation(config: ConfigDict) -> Augmentation:
         spacing=tuple(config.data.spacing[axis] for axis in axes),
         **settings,
     )
+
+
+class Timed:
+    """Passes steps on, and measures what one takes; the first, which compiles, is not counted.
+
+    Args:
+        on_step: called with every step and the last known loss.
+    """
+
+    def __init__(self, on_step: Callable[[int, float], None]):
+        self._on_step = on_step
+        self._start: float | None = None
+        self._last = 0.0
+        self._steps = 0
+
+    def __call__(self, step: int, loss: float) -> None:
+        self._on_step(step, loss)
+        self._last = time.perf_counter()
+        if self._start is None:
+            self._start = self._last
+        else:
+            self._steps += 1
+
+    @property
+    def seconds_per_step(self) -> float | None:
+        """None if there were too few steps to tell."""
+        if self._start is None or self._steps == 0:
+            return None
+        return (self._last - self._start) / self._steps
 
 
 def show_step(advance: Callable[..., None], name: str, _step: int, loss: float) -> None:

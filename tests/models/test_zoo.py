@@ -230,3 +230,19 @@ def test_a_checkpoint_that_is_gone(folder):
     shutil.rmtree(folder / "checkpoint")
     with pytest.raises(UserError, match="checkpoint"):
         load_source(folder)
+
+
+def test_intensities_come_back_and_old_cards_have_none(tmp_path, params):
+    kept = np.linspace(-2, 3, 12, dtype=np.float32).reshape(2, 6)
+    save_source(tmp_path / "new", params, CARD, MASKS, kept)
+    np.testing.assert_array_equal(load_source(tmp_path / "new").intensities, kept)
+    save_source(tmp_path / "new", params, CARD, MASKS)
+    assert load_source(tmp_path / "new").intensities is None
+    save_source(tmp_path / "new", params, CARD, MASKS, kept)
+    for wrong in (kept[:, :3], kept.astype(np.float64), kept * np.inf, kept[0]):
+        np.save(tmp_path / "new" / "intensities.npy", wrong)
+        with pytest.raises(UserError, match=r"intensities\.npy"):
+            load_source(tmp_path / "new")
+    (tmp_path / "new" / "intensities.npy").unlink()
+    with pytest.raises(UserError, match=r"intensities\.npy"):
+        load_source(tmp_path / "new")

@@ -11,6 +11,8 @@ import pytest
 
 from jaxfer.errors import UserError
 from jaxfer.report.files import read_run
+from jaxfer.report.page import write_report
+from jaxfer.report.tables import cost_words
 
 
 def test_a_finished_run_is_read_whole(finished: Path) -> None:
@@ -128,3 +130,46 @@ def test_a_table_without_rows_is_no_evaluation(fake_run) -> None:
 def test_another_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not the folder of a run"):
         read_run(tmp_path)
+
+
+def test_what_choosing_cost_stands_beside_fine_tuning_from_all(fake_run) -> None:
+    run = fake_run.all()
+    assert read_run(run.workdir).cost is None
+    of_select = {name: {"forward": 1.0, "statistics": 0.5, "samples": 0.0} for name in ("a", "b")}
+    (run.workdir / "select/seconds.json").write_text(json.dumps(of_select))
+    assert read_run(run.workdir).cost is None
+    for seed, seconds in ((0, 0.02), (1, 0.04)):
+        path = run.workdir / f"finetune/plain/seed{seed}/seconds.json"
+        path.write_text(json.dumps({"per_step": seconds}))
+    path = run.workdir / "finetune/weighted/seed0/seconds.json"
+    path.write_text(json.dumps({"per_step": None}))
+    cost = read_run(run.workdir).cost
+    assert cost.one_finetuning == pytest.approx(0.03 * 150)
+    scored = [s for s in read_run(run.workdir).ranking.sources if s.scores]
+    assert cost.sources == len([s for s in scored if not all(map(math.isnan, s.scores.values()))])
+    assert cost.share == pytest.approx(3.0 / (cost.sources * 4.5))
+    assert f"took 3.0 s; fine-tuning from each would take about {cost.sources} × 4.5 s" in (
+        cost_words(cost)
+    )
+    write_report(run.workdir)
+    assert cost_words(cost) in (run.workdir / "report.html").read_text()
+
+
+def test_the_images_distance_is_read_and_shown(fake_run) -> None:
+    run = fake_run.all()
+    write_report(run.workdir)
+    assert "standardised histograms" not in (run.workdir / "report.html").read_text()
+    path = run.workdir / "select/selection.json"
+    record = json.loads(path.read_text())
+    record["modality"] = "soft"
+    record["sources"][0] |= {
+        "modality_distance": 0.2345,
+        "modality_distance_interval": [0.1, 0.3],
+    }
+    path.write_text(json.dumps(record))
+    assert read_run(run.workdir).ranking.sources[0].modality_distance == 0.2345
+    write_report(run.workdir)
+    page = (run.workdir / "report.html").read_text()
+    assert "standardised histograms" in page
+    assert "0.100 to 0.300" in page
+    assert "by modality, then" not in page

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -49,6 +50,29 @@ def test_the_modality_filter_can_be_off():
     assert kept(found) == ["a", "b"]
     assert notes == []
     assert "none" in found[0].decisions[0].reason
+
+
+def test_softly_nobody_goes_and_the_distance_is_told():
+    given = [candidate("a", modality="t1"), candidate("b")]
+    given[0] = replace(given[0], modality_distance=0.25)
+    found, notes = filter_modality(given, "t2", "soft")
+    assert kept(found) == ["a", "b"]
+    assert notes == []
+    assert "0.250" in found[0].decisions[0].reason
+    assert "unknown" in found[1].decisions[0].reason
+
+
+def test_every_source_is_told_its_place():
+    given = [candidate(n, score=s) for n, s in zip("abc", (-0.3, -0.1, NAN), strict=True)]
+    found = rank(given, "leep")
+    assert [c.decisions[-1].step for c in found] == ["rank"] * 3
+    assert [c.decisions[-1].reason for c in found] == [
+        "rank 1 of 3 by leep: -0.1",
+        "rank 2 of 3 by leep: -0.3",
+        "rank 3 of 3 by leep: no score",
+    ]
+    (explained,) = rank([replace(given[0], why="because")], "leep")
+    assert explained.decisions[-1].reason.endswith("(because)")
 
 
 def test_the_most_similar_rois_stay():

@@ -12,11 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from rich.console import Console
+from scipy.stats import rankdata
 
 from configs.demo import get_config
 from jaxfer.config import chosen_scores, validate
 from jaxfer.errors import UserError
+from jaxfer.report.files import read_run
 from jaxfer.stages import select
+from jaxfer.stages.finetune import chosen_source
 from jaxfer.stages.run import Run
 
 
@@ -146,3 +149,65 @@ def test_what_does_not_fit_on_the_shelf_is_told_at_once(again: Callable[..., Run
     assert "found 4096 voxels; allowed 262144" in message
     assert message.count("encoder_2") == len(run.config.sources)
     assert (run.workdir / "select" / "selection.json").read_bytes() == before
+
+
+def test_several_scores_and_the_images_rank_together(again: Callable[..., Run]) -> None:
+    run = again(
+        metrics=("leep", "logme", "hamming_distance"),
+        rank_by="leep+hamming_distance",
+        modality="soft",
+        roi_keep=0,
+        samples=20,
+        repetitions=2,
+    )
+    validate(run.config)
+    assert "best by aggregate" in select.run(run)
+    record = json.loads((run.workdir / "select" / "selection.json").read_text())
+    assert record["rank_by"] == "aggregate"
+    meaning = record["metrics"]["aggregate"]["meaning"]
+    assert "leep, hamming_distance, modality_distance" in meaning
+    rows = record["sources"]
+    assert all(row["kept"] for row in rows)
+    oriented = [
+        [sign * row["scores"].get(name, row.get(name)) for row in rows]
+        for name, sign in (("leep", 1), ("hamming_distance", -1), ("modality_distance", -1))
+    ]
+    expected = np.mean([(rankdata(own) - 1) / 2 for own in oriented], axis=0)
+    found = [row["scores"]["aggregate"] for row in rows]
+    np.testing.assert_allclose(found, expected)
+    assert found == sorted(found, reverse=True)
+    assert sum(row["probability_best"] for row in rows) == pytest.approx(1)
+    for row in rows:
+        assert row["decisions"][-1]["step"] == "rank"
+        assert "modality_distance: " in row["decisions"][-1]["reason"]
+        low, high = row["modality_distance_interval"]
+        assert low <= row["modality_distance"] <= high
+    # The target is FLAIR: of the toy run's sources its own modality is nearest.
+    by_modality = {row["modality"]: row["modality_distance"] for row in rows}
+    assert min(by_modality, key=by_modality.get) != "t2"
+    with (run.workdir / "select" / "selection.csv").open() as lines:
+        table = list(csv.DictReader(lines))
+    assert [float(row["aggregate"]) for row in table] == found
+    assert float(table[0]["modality_distance"]) == rows[0]["modality_distance"]
+    # Fine-tuning follows this ranking, and the page reads it.
+    assert chosen_source(run).name == rows[0]["source"]
+    assert read_run(run.workdir).ranking.metrics[0].name == "aggregate"
+
+
+def test_images_that_are_not_known_or_lie_are_flagged(again: Callable[..., Run]) -> None:
+    run = again(metrics=("leep",), modality="soft", roi_keep=0)
+    folder = sorted((run.workdir / "sources").iterdir())[0]
+    card = json.loads((folder / "card.json").read_text())
+    size = card.pop("intensities_size")
+    (folder / "card.json").write_text(json.dumps(card))
+    select.run(run)
+    record = json.loads((run.workdir / "select" / "selection.json").read_text())
+    (row,) = (r for r in record["sources"] if r["source"] == card["task"]["name"])
+    assert row["modality_distance"] is None
+    assert row["kept"]
+    assert any("nothing is kept of its scans' intensities" in flag for flag in row["flags"])
+    assert "counts neither for nor against" in row["decisions"][-1]["reason"]
+    (folder / "card.json").write_text(json.dumps(card | {"intensities_size": size}))
+    (folder / "intensities.npy").write_bytes(b"no array")
+    with pytest.raises(UserError, match=r"intensities\.npy"):
+        select.run(run)
