@@ -74,8 +74,9 @@ def _words(run: Run, method: Method, loss: Loss) -> str:
             else f"{told} times the {mode} risk map{changed}"
         )
         told += ", which fades" if method.risk.fades else ""
-    if not method.region or method.region != "all":
-        told += f", over {loss.region} pixels, divided by the {loss.denominator} of the volume"
+    if method.region != "all":
+        of = "patch" if loss.denominator == "weight_sum" else "volume"
+        told += f", over {loss.region} pixels, divided by the {loss.denominator} of the {of}"
     overlap = f"Tversky loss ({loss.missed:g} for what is missed)"
     overlap = "soft Dice" if method.overlap == "dice" else overlap
     told += f" + {loss.dice_weight:g} × {overlap}" if loss.dice_weight else ""
@@ -163,6 +164,9 @@ def finetuning_mark(
         plain(cases[0].roi),
         cases[0].ignore,
         source.card["fingerprint"] if source is not None and method.transferred else None,
-        [plain(risk_settings(run, use)), config.seed, config.evaluate.overlap] if use else None,
+        [plain(risk_settings(run, use)), config.seed] if use else None,
+        [config.data.validation_subjects, config.evaluate.overlap]
+        if config.finetune.validate_every
+        else None,
         other if use is not None and use.other_source else None,
     )

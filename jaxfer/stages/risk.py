@@ -44,18 +44,33 @@ from jaxfer.train.risk_map import (
 
 Table = Float[Array, "c s"]
 
+_OVERLAP = 0.5
+"""Of the tiles in which the source sees a case; one in a batch, since the shape of a batch decides
+the last bits."""
 
-def source_log_probs(run: Run, source: Source, image: np.ndarray) -> Float32[np.ndarray, "x y z s"]:
-    """The frozen source's log-probabilities of every voxel of a stored image."""
-    probs = predict_volume(
+
+def _seen(
+    run: Run, source: Source, image: np.ndarray, layer: str
+) -> Float32[np.ndarray, "x y z c"]:
+    """What the frozen source says of every voxel of a stored image, tiled in one way always."""
+    return predict_volume(
         source.model,
         source.params,
         image,
         patch=tuple(source.card["patch"]),
-        overlap=run.config.evaluate.overlap,
-        batch_size=run.config.evaluate.batch_size,
+        overlap=_OVERLAP,
+        batch_size=1,
         plane=run.config.data.plane,
+        layer=layer,
     )
+
+
+def source_log_probs(run: Run, source: Source, image: np.ndarray) -> Float32[np.ndarray, "x y z s"]:
+    """The frozen source's log-probabilities of every voxel of a stored image.
+
+    The bits do not depend on how the predictions of a run are tiled (``evaluate``).
+    """
+    probs = _seen(run, source, image, "")
     # Blending rounds: without this, rows of probabilities would sum to 1 ± 1e-6.
     probs /= probs.sum(-1, keepdims=True)
     return np.log(np.maximum(probs, np.finfo(np.float32).tiny))
@@ -163,34 +178,23 @@ def _observed(
 def _posterior(
     run: Run, source: Source, cases: Sequence[TaskCase], settings: ConfigDict
 ) -> list[Float32[np.ndarray, "_ _ _"]]:
-    """The risk of a metric that sees the features before the head."""
+    """The risk of a metric that sees the features before the head.
+
+    They are made again for the second pass: those of all cases would fill the memory.
+    """
     stats = ClassFeatureStatistics.zeros(cases[0].roi.num_classes, source.model.widths[0])
     for case in cases:
         classes = case.classes()
         valid = classes != IGNORE
-        features = _features(run, source, case)
+        features = _seen(run, source, case.image(), "decoder_0")
         stats = stats.update(features, np.where(valid, classes, 0), mask=valid)
     stats = class_balanced(stats) if settings.balanced else stats
     found = []
     for case in cases:
         classes = case.classes()
-        features = _features(run, source, case)
+        features = _seen(run, source, case.image(), "decoder_0")
         found.append(posterior_risk(features, classes, stats, classes != IGNORE, settings.metric))
     return found
-
-
-def _features(run: Run, source: Source, case: TaskCase) -> Float32[np.ndarray, "x y z d"]:
-    """Of the layer before the head; made again for each pass, since they may fill the memory."""
-    return predict_volume(
-        source.model,
-        source.params,
-        case.image(),
-        patch=tuple(source.card["patch"]),
-        overlap=run.config.evaluate.overlap,
-        batch_size=run.config.evaluate.batch_size,
-        plane=run.config.data.plane,
-        layer="decoder_0",
-    )
 
 
 def _maps(

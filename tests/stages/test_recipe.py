@@ -18,6 +18,7 @@ from jaxfer.models.unet import UNet
 from jaxfer.models.zoo import Source
 from jaxfer.stages.interrupt import Interruption
 from jaxfer.stages.recipe import finetuning_mark, recipe_of
+from jaxfer.stages.risk import source_log_probs
 from jaxfer.stages.run import Run
 from jaxfer.stages.training import network
 from jaxfer.tasks import IGNORE, RoI
@@ -243,3 +244,15 @@ def test_uses_of_the_map_that_differ_have_folders_that_differ() -> None:
     whats = {(use.settings, use.other_source, use.controls) for use in uses}
     assert len({use.name for use in uses}) == len(whats)
     assert not any(set(use.name) & set("/\\ ") for use in uses)
+
+
+def test_the_bits_of_a_map_do_not_depend_on_how_predictions_are_tiled(run, moved) -> None:
+    model = network(run.config, 3)
+    card = {"patch": [8, 8]}
+    seen = Source(card, model, moved.params, np.zeros((1, 1), np.uint8))
+    image = np.random.default_rng(0).standard_normal((13, 9, 4)).astype(np.float32)
+    expected = source_log_probs(run, seen, image)
+    run.config.evaluate.batch_size, run.config.evaluate.overlap = 3, 0.1
+    run.config.evaluate.mirror = True
+    np.testing.assert_array_equal(source_log_probs(run, seen, image), expected)
+    np.testing.assert_allclose(np.exp(expected).sum(-1), 1, rtol=1e-5)

@@ -395,3 +395,11 @@ def test_gradients_are_finite_differences(patch, name):
     found = (loss(logits + step * direction) - loss(logits - step * direction)) / (2 * step)
     assert float(found) == pytest.approx(expected, rel=2e-2, abs=2e-3)
     assert abs(expected) > 1e-2
+
+
+@pytest.mark.parametrize("name", OTHERS)
+@pytest.mark.parametrize("axis", [1, 2, 3])
+def test_the_other_losses_of_a_volume_of_one_slice_are_those_of_the_slice(patch, name, axis):
+    volume = tuple(jnp.expand_dims(array, axis) for array in patch)
+    found, expected = other(volume, **OTHERS[name]), other(patch, **OTHERS[name])
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), found, expected)

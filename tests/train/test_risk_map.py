@@ -345,3 +345,17 @@ def test_a_class_that_is_all_border_is_limited_by_its_own_median():
     classes = np.uint8([[[0], [1], [0], [1]]])
     found = border_limited(np.float32([[[1], [2], [3], [6]]]), classes, (0, 1), 1)
     assert found.ravel().tolist() == [1, 2, 2, 4]
+
+
+@pytest.mark.parametrize("cuts", [(1, 7), (3, 4), (5,)])
+def test_a_map_made_in_parts_has_the_bits_of_the_whole(cuts):
+    probs, labels, valid = draw(0, (9, 11, 4))
+    of_all = table(probs, labels, valid)
+    whole = instance_risk(logs(probs), labels, of_all, valid)
+    parts = [
+        instance_risk(logs(p), own, of_all, inside)
+        for p, own, inside in zip(
+            *(np.split(array, cuts) for array in (probs, labels, valid)), strict=True
+        )
+    ]
+    np.testing.assert_array_equal(np.concatenate(parts), whole)

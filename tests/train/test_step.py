@@ -120,6 +120,21 @@ def test_the_number_of_devices_changes_nothing(params, batch, augmentation, shar
         agree(found, expected)
 
 
+@pytest.mark.parametrize(
+    "loss",
+    [
+        Loss(denominator="weight_sum", region="foreground_rim", rim=1),
+        Loss(hardest=0.4, focal=2.0, missed=0.7),
+    ],
+    ids=["weight_sum", "hardest"],
+)
+def test_the_number_of_devices_changes_nothing_in_the_other_losses(params, batch, loss):
+    faded = batch | {"plain_weights": np.tile(np.float32([1.0, 3.0, 0.5]), (8, 1))}
+    expected = run(params, faded, devices=1, steps=2, loss=loss)
+    agree(run(params, faded, devices=4, steps=2, loss=loss), expected)
+    assert apart(expected[0][0], run(params, batch, devices=1, steps=1, loss=loss)[0][0]) > 1e-5
+
+
 @pytest.mark.parametrize(("devices", "parts"), [(1, 4), (2, 2), (1, 8)])
 def test_a_batch_in_parts_gives_the_same_parameters_and_metrics(params, batch, devices, parts):
     expected = run(params, batch, devices=1, steps=3, augmentation=AUGMENTATION)
