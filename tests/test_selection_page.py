@@ -103,6 +103,17 @@ def test_claims_that_hold_by_construction_hold(maker: ModuleType, right: Path) -
     assert next(c for n, c in found.items() if n.startswith("(a)")).value > 0.1
 
 
+def test_the_roi_filter_keeps_the_more_similar_half(maker: ModuleType, right: Path) -> None:
+    study = maker.read_study(right)
+    similarity, same = study.scores["roi_ssim"], study.same_modality
+    for among, number in ((np.ones_like(same), 9), (same, 3)):
+        kept = maker.kept_by_roi(study, among)
+        assert (kept.sum(1) == number).all()
+        assert (kept <= among).all()
+        least = np.where(kept, similarity, np.inf).min(1)
+        assert (np.where(among & ~kept, similarity, -np.inf).max(1) < least).all()
+
+
 @pytest.mark.parametrize("seed", [0, 1])
 def test_claims_about_nothing_cannot_be_told(maker: ModuleType, tmp_path: Path, seed: int) -> None:
     folder = world(tmp_path / "null", effect=0.0, seed=seed)
