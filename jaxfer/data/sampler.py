@@ -139,29 +139,36 @@ def _near_foreground(
     weights = opened.foreground > 0 if len(patch) == 2 else opened.foreground
     z = int(rng.choice(len(weights), p=weights / weights.sum()))
     classes = opened.classes((slice(None), slice(None), z))
-    place = [*rng.choice(np.argwhere((classes > 0) & (classes != IGNORE))), z]
+    row, column = rng.choice(np.argwhere((classes > 0) & (classes != IGNORE)))
+    return _moved([int(row), int(column), z], patch, rng)
+
+
+def _moved(place: list[int], patch: tuple[int, ...], rng: np.random.Generator) -> list[int]:
+    """A place at most a quarter of the patch away along each of its axes."""
     for axis, side in enumerate(patch):
-        place[axis] += rng.integers(-(side // 4), side // 4 + 1)
-    return [int(c) for c in place]
+        place[axis] += int(rng.integers(-(side // 4), side // 4 + 1))
+    return place
 
 
 def _by_weight(
     weights: Float32[np.ndarray, "h w z"],
     of_slices: Float64[np.ndarray, " z"],
+    patch: tuple[int, ...],
     rng: np.random.Generator,
 ) -> list[int]:
-    """A voxel, drawn in proportion to its weight."""
+    """A voxel near one that is drawn in proportion to its weight, as near as to foreground."""
     z = int(rng.choice(len(of_slices), p=of_slices / of_slices.sum()))
     own = np.asarray(weights[:, :, z], np.float64).reshape(-1)
     place = int(rng.choice(own.size, p=own / own.sum()))
-    return [*(int(i) for i in np.unravel_index(place, weights.shape[:2])), z]
+    row, column = divmod(place, weights.shape[1])
+    return _moved([row, column, z], patch, rng)
 
 
 def _patch(
     opened: _Opened, patch: tuple[int, ...], foreground: bool, rng: np.random.Generator
 ) -> Batch:
     if foreground and opened.drawn_by is not None and opened.drawn_by[1].any():
-        centre = _by_weight(*opened.drawn_by, rng)
+        centre = _by_weight(*opened.drawn_by, patch, rng)
     elif foreground and opened.foreground.any():
         centre = _near_foreground(opened, patch, rng)
     else:

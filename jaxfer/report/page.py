@@ -122,14 +122,16 @@ def _ranked(ranking: Ranking | None) -> dict[str, Any]:
 def _evaluated(evaluation: Evaluation) -> dict[str, Any]:
     """What the template shows of an evaluation, by name."""
     methods = tables.evaluated_methods(evaluation)
+    gains = tables.shown_gains(evaluation)
     return {
         "evaluation": evaluation,
+        "gains": gains,
         "methods": methods,
-        "pairs": [(g.over, g.under) for g in evaluation.gains if {g.over, g.under} <= {*methods}],
+        "pairs": [(g.over, g.under) for g in gains if {g.over, g.under} <= {*methods}],
         "patient_rows": tables.patient_rows(evaluation),
         "n_seeds": len({score.seed for score in evaluation.scores}),
         "patients_png": figures.patients_figure(tables.subject_dice(evaluation), methods),
-        "gains_png": figures.gains_figure(evaluation.gains) if evaluation.gains else None,
+        "gains_png": figures.gains_figure(gains) if gains else None,
         "shown_method": tables.shown_method(evaluation),
         "undefined": tables.undefined_subjects(evaluation, tables.shown_method(evaluation)),
         "gallery": gallery.test_gallery(evaluation),

@@ -15,6 +15,7 @@ from jaxfer.report.records import (
     Cost,
     Evaluation,
     Finetuning,
+    Gain,
     Metric,
     Ranking,
     Source,
@@ -59,6 +60,8 @@ METRIC_NAMES = {
     "effective_invariance": "effective invariance",
     "hamming_distance": "Hamming distance",
 }
+MOST_METHODS = 3
+"""Methods of which every pair is compared; of more, only what answers a question."""
 MOST_SCORES = 4
 """Scores that stand beside the sources; more of them have a table of their own."""
 
@@ -170,6 +173,19 @@ def _leaders(sources: Sequence[Source], metric: str, *, lowest: bool) -> frozens
 def evaluated_methods(evaluation: Evaluation) -> tuple[str, ...]:
     """The methods that were evaluated, in their order."""
     return in_order(score.method for score in evaluation.scores)
+
+
+def shown_gains(evaluation: Evaluation) -> tuple[Gain, ...]:
+    """The gains to show: all of them; of many methods those over scratch, plain, and a control."""
+    if len(evaluated_methods(evaluation)) <= MOST_METHODS:
+        return evaluation.gains
+    return tuple(
+        gain
+        for gain in evaluation.gains
+        if gain.under in ("scratch", "plain")
+        or gain.over.startswith(f"{gain.under}_")
+        or gain.under.startswith(f"{gain.over}_")
+    )
 
 
 def patient_rows(evaluation: Evaluation) -> tuple[PatientRow, ...]:

@@ -14,6 +14,7 @@ from jaxfer.report.files import read_problems, read_run
 from jaxfer.report.numbers import ABSENT, count_text, dice_text, points_text, score_text
 from jaxfer.report.records import Evaluation
 from jaxfer.report.tables import (
+    MOST_METHODS,
     MOST_SCORES,
     evaluated_methods,
     head_of,
@@ -137,7 +138,7 @@ def dice_table(workdir: Path) -> Table:
         workdir: the folder of a run.
 
     Returns:
-        A table; with many patients only their means.
+        A table; with many patients only their means, and with many methods a row for each.
 
     Raises:
         UserError: the run has not been evaluated, or a file cannot be read.
@@ -146,6 +147,8 @@ def dice_table(workdir: Path) -> Table:
     if evaluation is None:
         raise _not_yet(workdir, "evaluate/metrics.csv and evaluate/summary.json", "evaluate")
     methods = evaluated_methods(evaluation)
+    if len(methods) > MOST_METHODS:
+        return _by_method(evaluation)
     gains = {f"{gain.over} − {gain.under}": gain for gain in evaluation.gains}
     title = "Dice per patient, gains in Dice points"
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
@@ -164,6 +167,27 @@ def dice_table(workdir: Path) -> Table:
         table.add_section()
     for name, values in _mean_rows(evaluation):
         table.add_row(name, *values)
+    return table
+
+
+def _by_method(evaluation: Evaluation) -> Table:
+    """A row per method: the mean Dice over patients, its interval, the gain over scratch."""
+    title = "Mean Dice over patients, gains in Dice points"
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
+    table.add_column("method", overflow="fold")
+    for name in ("Dice", "from", "to", "missed", "− scratch", "above 0?"):
+        table.add_column(name, justify="right")
+    gains = {gain.over: gain for gain in evaluation.gains if gain.under == "scratch"}
+    for row in evaluation.methods:
+        gain = gains.get(row.method)
+        table.add_row(
+            _text(row.method),
+            dice_text(row.dice_mean),
+            *map(dice_text, row.dice_interval),
+            str(row.outcomes.get("missed", 0)),
+            points_text(gain.mean) if gain else "",
+            _ABOVE[gain.reading] if gain else "",
+        )
     return table
 
 

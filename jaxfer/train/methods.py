@@ -72,6 +72,10 @@ def _weighted(words: str, **use: Any) -> Method:
     return Method(words, class_weights="none", region="", risk=MapUse(**use))
 
 
+# The risk itself: amplified, every easy pixel would have the weight 1, and together they would
+# draw nearly all of the patches.
+_IN_NATS = (("normalise", "none"), ("amplify", "identity"))
+
 METHODS: dict[str, Method] = {
     "scratch": Method("from random parameters", transferred=False),
     "plain": Method("from the source, square-root inverse-frequency cross-entropy"),
@@ -141,10 +145,10 @@ METHODS: dict[str, Method] = {
         risk=MapUse(settings=(("border", 1),), controls=("where",)),
     ),
     "risk_sampled": Method(
-        "plain, patches drawn where the map is large", risk=MapUse(controls=("where",), to="draw")
+        "plain, patches drawn in proportion to the risk", risk=MapUse(settings=_IN_NATS, to="draw")
     ),
     "risk_sampled_shuffled": Method(
         "control of risk_sampled: shuffled within class",
-        risk=MapUse(controls=("where", "shuffled"), to="draw"),
+        risk=MapUse(settings=_IN_NATS, controls=("shuffled",), to="draw"),
     ),
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import math
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxfer.report.files import read_run
-from jaxfer.report.records import CaseScore, Evaluation, Ranking
+from jaxfer.report.records import CaseScore, Evaluation, Gain, Ranking
 from jaxfer.report.tables import (
     flat,
     mean_defined,
@@ -21,6 +22,7 @@ from jaxfer.report.tables import (
     pictured,
     ranking_rows,
     reading_rows,
+    shown_gains,
     shown_method,
     subject_dice,
     undefined_subjects,
@@ -180,3 +182,16 @@ def test_the_readings_are_named(finished: Path) -> None:
     rows = dict(reading_rows(finetuning))
     assert rows["risk.mode"] == "instance"
     assert "risk-weighted cross-entropy" in rows["risk-weighted fine-tuning"]
+
+
+def test_of_many_methods_the_gains_that_answer_a_question_are_shown() -> None:
+    names = ("scratch", "plain", "weighted", "weighted_shuffled", "focal")
+    pairs = [(over, under) for i, under in enumerate(names) for over in names[i + 1 :]]
+    gains = tuple(Gain(*pair, 0.1, (0.0, 0.2), {}) for pair in pairs)
+    found = replace(evaluated(*(scored(name, "a", 0.5) for name in names)), gains=gains)
+    shown = {(gain.over, gain.under) for gain in shown_gains(found)}
+    assert shown == {pair for pair in pairs if pair[1] in ("scratch", "plain")} | {
+        ("weighted_shuffled", "weighted")
+    }
+    few = replace(evaluated(*(scored(name, "a", 0.5) for name in names[:3])), gains=gains)
+    assert shown_gains(few) == gains

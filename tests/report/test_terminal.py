@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from pathlib import Path
 
 import pytest
@@ -93,3 +94,23 @@ def test_of_many_scores_the_first_are_shown_at_a_hundred_columns(fake_run, wide)
 
 def test_few_scores_need_no_remark(finished: Path) -> None:
     assert not any("more" in line for line in printed(ranking_table(finished)))
+
+
+def test_many_methods_have_a_row_each(fake_run) -> None:
+    workdir = fake_run.all().workdir
+    for file in (workdir / "evaluate/metrics.csv", workdir / "evaluate/summary.json"):
+        file.write_text(file.read_text().replace("weighted", "weighted_faded"))
+    summary = json.loads((workdir / "evaluate/summary.json").read_text())
+    summary["methods"]["ohem"] = summary["methods"]["plain"] | {"dice_mean": 0.987}
+    (workdir / "evaluate/summary.json").write_text(json.dumps(summary))
+    table = workdir / "evaluate/metrics.csv"
+    lines = table.read_text().splitlines(keepends=True)
+    table.write_text(
+        "".join(lines + [x.replace("plain,", "ohem,") for x in lines if "plain," in x])
+    )
+    shown = dice_table(workdir)
+    assert shown.row_count == 4
+    words = [word for line in printed(shown) for word in line]
+    for word in ("weighted_faded", "ohem", "0.987", "scratch"):
+        assert word in words
+    assert "p3" not in words

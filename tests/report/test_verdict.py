@@ -123,3 +123,27 @@ def test_tiles_say_when_it_cannot_be_told(fake_run) -> None:
     assert shown["weighted − plain"].remark.endswith("cannot be told")
     assert not shown["weighted − scratch"].remark.endswith("cannot be told")
     assert shown["negative transfer"].value == "0 of 5"
+
+
+def with_summary(workdir: Path, **added: Any) -> Path:
+    file = workdir / "evaluate/summary.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | added))
+    return workdir
+
+
+def test_a_source_that_would_hurt_is_called_so(fake_run) -> None:
+    readings = {"plain": {"reading": "hurts"}, "weighted": {"reading": "cannot be told"}}
+    text = words(with_summary(fake_run.all().workdir, transfer=readings))
+    assert "This source would hurt: below scratch after plain fine-tuning." in text
+    told = "Whether this source helps or hurts could not be told after risk-weighted fine-tuning."
+    assert told in text
+    assert "This source helps" not in text
+
+
+def test_networks_that_lost_a_class_are_named(fake_run) -> None:
+    lost = {"networks": 2, "collapsed": [{"seed": 1, "classes": ["core", "rim"]}]}
+    fine = {"networks": 2, "collapsed": []}
+    collapse = {"rule": "…", "bar": 0.1, "methods": {"scratch": lost, "plain": fine}}
+    text = words(with_summary(fake_run.all().workdir, collapse=collapse))
+    assert "1 of 4 networks lost a class: from scratch, seed 1 (core, rim)." in text
+    assert "lost a class" not in words(with_summary(fake_run.workdir, collapse={"methods": {}}))

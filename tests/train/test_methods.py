@@ -35,7 +35,7 @@ def test_a_control_of_a_map_differs_from_its_method_by_the_control_alone() -> No
         ("weighted_inverted", "weighted", ("inverted",)),
         ("plain_where_shuffled", "plain_where", ("where", "shuffled")),
         ("plain_where_inverted", "plain_where", ("inverted", "where")),
-        ("risk_sampled_shuffled", "risk_sampled", ("where", "shuffled")),
+        ("risk_sampled_shuffled", "risk_sampled", ("shuffled",)),
     ):
         method, control = METHODS[of], METHODS[name]
         assert method.risk is not None
