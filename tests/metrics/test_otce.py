@@ -10,7 +10,8 @@ from scipy.optimize import linear_sum_assignment, linprog
 from scipy.spatial.distance import cdist
 from scipy.special import logsumexp, xlogy
 
-from jaxfer.metrics.otce import F_OTCE, JC_OTCE, OTCE, OtceFit, f_otce, fit_otce, jc_otce, otce
+from jaxfer.metrics.jc_otce import JC_OTCE, jc_otce
+from jaxfer.metrics.otce import F_OTCE, OTCE, OtceFit, f_otce, fit_otce, otce
 
 N, SOURCES, CLASSES = 24, 3, 2
 SHARP = {"epsilon": 1e-4, "max_iterations": 500_000}
