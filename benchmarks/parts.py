@@ -147,7 +147,7 @@ def _peers(voxels: int, pixels: int) -> Part:
     return Part(
         "Metrics beside installed packages",
         f"{_size(voxels)} voxels; nearest neighbours of {_size(pixels)}, plans between twice "
-        f"{_size(pixels // 2)}. F-OTCE's plan is regularised (ε 0.05), POT's exact: their scores "
+        f"{_size(pixels // 2)}. F-OTCE's plan is regularised (ε 0.002), POT's exact: their scores "
         "differ by that. transformer-ranker's forms of H-score and LogME are float32.",
         "packages",
         [

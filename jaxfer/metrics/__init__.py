@@ -13,6 +13,7 @@ from jaxfer.metrics.balance import class_balanced
 from jaxfer.metrics.card import Metric
 from jaxfer.metrics.cc_fv import CcFv, cc_fv
 from jaxfer.metrics.class_statistics import ClassFeatureStatistics
+from jaxfer.metrics.clouds import TransportScore
 from jaxfer.metrics.crank import (
     Consistency,
     adapted_rand_error,
@@ -24,6 +25,7 @@ from jaxfer.metrics.entropy import label_entropy
 from jaxfer.metrics.etran import EtranTerms, etran_terms, etran_total
 from jaxfer.metrics.gbc import gbc, gbc_from_statistics, log_gbc, log_gbc_from_statistics
 from jaxfer.metrics.h_score import h_score, h_score_from_statistics
+from jaxfer.metrics.jc_otce import jc_otce
 from jaxfer.metrics.knn_accuracy import knn_accuracy
 from jaxfer.metrics.lda import lda, lda_from_statistics
 from jaxfer.metrics.leep import leep, leep_from_statistics, leep_lower_bound
@@ -31,8 +33,9 @@ from jaxfer.metrics.logme import logme, logme_from_statistics
 from jaxfer.metrics.n_leep import mixture_posteriors, n_leep
 from jaxfer.metrics.nce import nce, nce_from_statistics
 from jaxfer.metrics.ncti import NctiTerms, ncti_terms, ncti_total
-from jaxfer.metrics.otce import OtceFit, TransportScore, f_otce, fit_otce, jc_otce, otce
-from jaxfer.metrics.pactran import pactran_dirichlet, pactran_gamma, pactran_gaussian
+from jaxfer.metrics.otce import OtceFit, f_otce, fit_otce, otce
+from jaxfer.metrics.pactran import pactran_dirichlet, pactran_gamma
+from jaxfer.metrics.pactran_gaussian import pactran_gaussian
 from jaxfer.metrics.parc import parc
 from jaxfer.metrics.posterior import LinearClassifier, PosteriorStatistics, linear_classifier
 from jaxfer.metrics.prediction import (

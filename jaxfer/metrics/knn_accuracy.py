@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import functools
 
-import jax
 import jax.numpy as jnp
-from jax import Array
 from jaxtyping import Bool, Float, Real
 
 from jaxfer.metrics.card import Metric
+from jaxfer.metrics.neighbours import nearest_votes
 from jaxfer.metrics.precision import AnyArray, compiled_in_float64
 from jaxfer.metrics.samples import check_voxels, used_samples
 from jaxfer.metrics.score import Flag, Score, flag_where, make_score
 from jaxfer.metrics.sums import product
 
-DISTANCE_ROUNDING = 1e-13
-"""Two squared distances are equal when they differ by less than this share of what they are made
-of: the squared norms of the voxels, from their common mean."""
 VOTE_ROUNDING = 1e-9
 
 
@@ -93,41 +89,17 @@ def _knn_accuracy(
     max_entries: int,
 ) -> Score:
     samples = used_samples(features, labels, mask, num_classes)
-    points, classes = samples.features, samples.classes
-    total = points.shape[0]
+    classes = samples.classes
     groups = (
-        jnp.arange(total)
+        jnp.arange(len(classes), dtype=jnp.int32)
         if subjects is None or subjects.size == 0
         else jnp.reshape(jnp.asarray(subjects), -1)
     )
-    norms = (points**2).sum(1)
-    rows = max(1, min(total, max_entries // total))
-    nearest = min(k, total)
-
-    def judge(start: Array) -> tuple[Array, Array]:
-        """The chance that each voxel of a block is right, and how many could be asked."""
-        asked = jnp.minimum(start + jnp.arange(rows), total - 1)
-        distances = norms[asked][:, None] + norms[None, :] - 2 * product(points[asked], points.T)
-        others = samples.used[None, :] & (groups[asked][:, None] != groups[None, :])
-        distances = jnp.where(others, distances, jnp.inf)
-        available = others.sum(1)
-        voters = jnp.clip(available, 1, nearest)
-        first = -jax.lax.top_k(-distances, nearest)[0]
-        last = jnp.take_along_axis(first, voters[:, None] - 1, axis=1)
-        rounding = DISTANCE_ROUNDING * (norms[asked][:, None] + norms[None, :] + last)
-        nearer = distances < last - rounding
-        level = others & ~nearer & (distances <= last + rounding)
-        sure = product(nearer.astype(jnp.float64), classes)
-        shared = product(level.astype(jnp.float64), classes)
-        left = (voters - sure.sum(1)) / jnp.maximum(shared.sum(1), 1)
-        votes = sure + shared * left[:, None]
-        winners = votes >= votes.max(1, keepdims=True) - VOTE_ROUNDING
-        right = (winners * classes[asked]).sum(1) / winners.sum(1)
-        return right, available
-
-    blocks = -(-total // rows)
-    right, available = jax.lax.map(judge, rows * jnp.arange(blocks))
-    right, available = right.reshape(-1)[:total], available.reshape(-1)[:total]
+    votes, available = nearest_votes(
+        samples.features, classes, groups, k=k, max_entries=max_entries
+    )
+    winners = votes >= votes.max(1, keepdims=True) - VOTE_ROUNDING
+    right = (winners * classes).sum(1) / winners.sum(1)
 
     voted = classes * (available > 0)[:, None]
     counts = voted.sum(0)

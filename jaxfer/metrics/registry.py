@@ -14,6 +14,7 @@ from jaxfer.metrics.etran import TOTAL_CARD as ETRAN
 from jaxfer.metrics.gbc import CARD as GBC
 from jaxfer.metrics.gbc import LOG_CARD as LOG_GBC
 from jaxfer.metrics.h_score import CARD as H_SCORE
+from jaxfer.metrics.jc_otce import JC_OTCE
 from jaxfer.metrics.knn_accuracy import BALANCED_CARD as BALANCED_KNN
 from jaxfer.metrics.knn_accuracy import CARD as KNN
 from jaxfer.metrics.lda import CARD as LDA
@@ -25,10 +26,10 @@ from jaxfer.metrics.ncti import NCC_CARD as NCTI_NCC
 from jaxfer.metrics.ncti import SELI_CARD as NCTI_SELI
 from jaxfer.metrics.ncti import TOTAL_CARD as NCTI
 from jaxfer.metrics.ncti import VC_CARD as NCTI_VC
-from jaxfer.metrics.otce import F_OTCE, JC_OTCE, OTCE
+from jaxfer.metrics.otce import F_OTCE, OTCE
 from jaxfer.metrics.pactran import DIRICHLET_CARD as PACTRAN_DIRICHLET
 from jaxfer.metrics.pactran import GAMMA_CARD as PACTRAN_GAMMA
-from jaxfer.metrics.pactran import GAUSSIAN_CARD as PACTRAN_GAUSSIAN
+from jaxfer.metrics.pactran_gaussian import GAUSSIAN_CARD as PACTRAN_GAUSSIAN
 from jaxfer.metrics.parc import CARD as PARC
 from jaxfer.metrics.regularized_h_score import CARD as REGULARIZED_H_SCORE
 from jaxfer.metrics.sfda import CARD as SFDA

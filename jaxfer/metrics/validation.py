@@ -6,6 +6,8 @@ would refuse is counted as invalid instead, and the score is NaN.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import jax
 import jax.numpy as jnp
 from jax import Array
@@ -26,6 +28,7 @@ def check_samples(
     channels: int | None = None,
 ) -> None:
     """Raise ValueError unless labels and mask have the samples' shape without its last axis."""
+    check_arrays({name: samples, "labels": labels})
     if samples.shape[:-1] != labels.shape or (channels or samples.shape[-1]) != samples.shape[-1]:
         width = "" if channels is None else f" and {channels} channels"
         raise ValueError(
@@ -36,9 +39,21 @@ def check_samples(
 
 
 def check_mask(labels: Real[AnyArray, " ..."], mask: Bool[AnyArray, " ..."] | None) -> None:
-    """Raise ValueError unless the mask has the labels' shape."""
-    if mask is not None and mask.shape != labels.shape:
+    """Raise ValueError unless the mask has the labels' shape and is true or false."""
+    if mask is None:
+        return
+    check_arrays({"mask": mask})
+    if mask.dtype != bool:
+        raise ValueError(f"mask must be of bool: found {mask.dtype}; pass mask != 0")
+    if mask.shape != labels.shape:
         raise ValueError(f"mask must have the labels' shape: {mask.shape} != {labels.shape}")
+
+
+def check_arrays(arrays: Mapping[str, object]) -> None:
+    """Raise ValueError unless all are arrays of numpy or JAX."""
+    for name, found in arrays.items():
+        if not isinstance(found, AnyArray):
+            raise ValueError(f"{name} must be an array: found {type(found).__name__}")
 
 
 def check_labels(

@@ -8,7 +8,7 @@ import pytest
 from scipy.optimize import minimize
 from scipy.special import log_softmax, softmax
 
-from jaxfer.metrics.pactran import pactran_gaussian
+from jaxfer.metrics.pactran_gaussian import pactran_gaussian
 from tests.metrics import contract
 
 CLASSES = 3
