@@ -145,7 +145,7 @@ def run(run: Run) -> str:
     """Predicts every test case with every fine-tuned network and writes the measures."""
     config, prepared = run.config, Prepared.read(run)
     target = Task.parse(config.target)
-    roi = prepared.roi(target)
+    roi, ignore = prepared.roi(target), prepared.ignore(target)
     cases = prepared.cases(target, "test")
     file = run.workdir / "finetune" / "summary.json"
     summary = read_json(file, {"methods": {str: {"initial": str}}, "seeds": [int]})
