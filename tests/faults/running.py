@@ -35,7 +35,7 @@ class Running:
     process: subprocess.Popen[str]
     workdir: Path
 
-    def until(self, happened: Callable[[], bool], seconds: float = 120.0) -> None:
+    def until(self, happened: Callable[[], bool], seconds: float = 300.0) -> None:
         """Waits for something the launch is to do."""
         end = time.monotonic() + seconds
         while not happened():
@@ -47,7 +47,7 @@ class Running:
         """Waits until the first fine-tuning has recorded a step."""
         self.until(lambda: last_step(self.workdir / FIRST) >= step)
 
-    def end(self, seconds: float = 60.0) -> tuple[int, str, str]:
+    def end(self, seconds: float = 180.0) -> tuple[int, str, str]:
         """Exit status, standard output, standard error."""
         out, err = self.process.communicate(timeout=seconds)
         return self.process.returncode, out, err

@@ -119,7 +119,7 @@ def test_told_to_stop_all_of_them_save_and_end(workdir: Path) -> None:
         assert time.monotonic() < end
         time.sleep(0.01)
     started[1].send_signal(signal.SIGTERM)
-    (first, told), (second, _) = _end_all(started, 60)
+    (first, told), (second, _) = _end_all(started, 120)
     assert (first, second) == (75, 75)
     assert "training is saved after step" in told
 
