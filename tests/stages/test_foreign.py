@@ -151,7 +151,7 @@ def test_risk_maps_are_those_of_the_network(tmp_path: Path) -> None:
     model = UNet(num_classes=2, widths=(4, 8))
     params = initial_params(model, (16, 16), 0)
     native = Source({"patch": [16, 16]}, model, params, np.zeros((1, 8), np.uint8))
-    _, record = make_risk_maps(run, prepared, native, cases, on_case=lambda _: None)
+    record = make_risk_maps(run, prepared, native, cases, on_case=lambda _: None)
     folder = tmp_path / "outputs"
     folder.mkdir()
     for case in cases:

@@ -14,7 +14,7 @@ from jaxfer.data.sampler import TaskCase, task_case
 from jaxfer.data.store import StoredCase
 from jaxfer.models.unet import UNet
 from jaxfer.selection.roi import GRID, foreground_masks
-from jaxfer.stages import pretrain
+from jaxfer.stages import training
 from jaxfer.stages.run import Run
 from jaxfer.tasks import IGNORE, RoI
 
@@ -55,10 +55,10 @@ def test_validation_dice(
     guess[:4, 2:] = at_ignored
     guess[7] = 1  # 32 voxels of background that are taken for lesion
     probs = np.eye(2, dtype=np.float32)[guess]
-    monkeypatch.setattr(pretrain, "predict_volume", lambda *_, **__: probs)
+    monkeypatch.setattr(training, "predict_volume", lambda *_, **__: probs)
     evaluate, data = {"overlap": 0.0, "batch_size": 1}, {"plane": "axial"}
     config = ConfigDict({"model": {"patch": (8, 8)}, "evaluate": evaluate, "data": data})
     run = Run(config, tmp_path, Console(quiet=True))
     model = UNet(num_classes=2, widths=(2, 4))
-    found = pretrain._validation_dice(run, model, {}, [case])
+    found = training.validation_dice(run, model, {}, [case])
     assert found == {"lesion": pytest.approx(2 * 32 / (32 + 64))}

@@ -5,13 +5,21 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import jax
 import nibabel as nib
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
+from rich.console import Console
 
 from jaxfer.models.checkpoint import load_params
 from jaxfer.models.unet import UNet
 from jaxfer.models.zoo import load_source
+from jaxfer.stages.finetune import finetune_one
+from jaxfer.stages.prepare import Prepared
+from jaxfer.stages.recipe import finetuning_mark
+from jaxfer.stages.run import Run
+from jaxfer.tasks import Task
 from tests.launching import Launch
 
 METHODS = ("scratch", "plain", "linear_probe", "l2_sp", "weighted_other", "plain_where_shuffled")
@@ -123,6 +131,39 @@ def test_the_summary_tells_of_transfer_and_of_lost_classes(finished: Path) -> No
     page = (finished / "report.html").read_text()
     assert "this source helps or hurts could not be told" in page
     assert "encoder_0/Conv_0/kernel" in page
+
+
+def test_one_fine_tuning_alone_is_that_of_the_stage(finished: Path, tmp_path: Path) -> None:
+    config = ConfigDict(_json(finished / "config.json"))
+    config = ConfigDict(_tuples(config.to_dict()))
+    run = Run(config, finished, Console(quiet=True))
+    prepared = Prepared.read(run)
+    summary = _json(finished / "finetune" / "summary.json")
+    source = load_source(run.shelf / summary["source"].replace("/", "-"))
+    cases = prepared.cases(Task.parse(config.target), "train")
+    for name, use in (("plain_where_shuffled", "where-shuffled"), ("scratch", "")):
+        own = source if use else None
+        folder = tmp_path / name
+        params = finetune_one(run, prepared, own, name, 0, folder, lambda *_: None)
+        done = _json(finished / "finetune" / name / "seed0" / "done.json")
+        assert finetuning_mark(run, cases, own, name) == done["fingerprint"]
+        model = UNet(num_classes=2, widths=(4, 8))
+        there = load_params(finished / "finetune" / name / "seed0" / "checkpoint", model, (32, 32))
+        # The stage ran on one device, this on four: the same to rounding.
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-3), params, there)
+        made = sorted(folder.glob(f"risk/{use}/*.npy")) if use else []
+        for file in made:
+            np.testing.assert_array_equal(
+                np.load(file), np.load(finished / "risk" / use / file.name)
+            )
+        assert len(made) == (1 if use else 0)
+
+
+def _tuples(value: object) -> object:
+    """A record's lists as the tuples that they were."""
+    if isinstance(value, dict):
+        return {key: _tuples(own) for key, own in value.items()}
+    return tuple(map(_tuples, value)) if isinstance(value, (list, tuple)) else value
 
 
 def test_a_setting_of_one_method_leaves_the_others_fresh(finished: Path, launch: Launch) -> None:
