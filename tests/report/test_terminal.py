@@ -125,5 +125,7 @@ def test_paths_stand_beside_the_direct_ways(fake_run, with_paths) -> None:
     assert "d/a/t1/x → d/b/t1/x → d/t/flair/wmh 0.300 + 0.400 0.250 0.360" in lines
     assert "d/b/t1/x → d/t/flair/wmh 0.400 0.160 0.160" in lines
     assert "d/c/t1/x: no path, since distances are missing – – –" in lines
-    assert any("2 × the images' distance + 0.5 × (1 − SSIM" in line for line in lines)
-    assert any("the sum of the squared legs" in line for line in lines)
+    # The words below the table are wrapped.
+    told = " ".join(lines)
+    assert "2 × the images' distance + 0.5 × (1 − SSIM" in told
+    assert "a path costs the sum of the squared legs" in told
