@@ -161,6 +161,9 @@ BAD = {
     "select.samples": [1, 0],
     "select.repetitions": [0],
     "select.noise": [0.0, -1.0],
+    "select.path_alpha": [-0.1, NAN],
+    "select.path_beta": [-0.1],
+    "select.path_cost": ["sum"],
     "risk.mode": ["both"],
     "risk.metric": ["logme", ""],
     "risk.border": [-1],
@@ -173,6 +176,13 @@ BAD = {
     "risk.base": [1.0, 0.0],
     "risk.clip": [0.0],
     "finetune.methods": [(), ("scratch", "magic")],
+    "finetune.path": [
+        ("best",),
+        ("mine/all/t1/lesion",),
+        ("nobody/knows/this/task",),
+        ("best", "other/north/t1/core"),
+        ("mine/all/t2/lesion", "other/north/t1/core", "mine/all/t2/lesion"),
+    ],
     "finetune.source": ["worst", "mine/all/t1/lesion"],
     "finetune.region": ["background"],
     "finetune.denominator": ["one"],
@@ -250,6 +260,14 @@ GOOD = {
     "risk.gain": [0.0],
     "risk.smoothing": [0.0],
     "finetune.methods": [("scratch",), ("weighted", "plain"), tuple(METHODS)],
+    "select.path_alpha": [0.0],
+    "select.path_beta": [0.0],
+    "select.path_cost": ["largest"],
+    "finetune.path": [
+        (),
+        ("other/north/t1/core",),
+        ("mine/all/t2/lesion", "other/north/t1/core"),
+    ],
     "finetune.source": ["best", "other/north/t1/core"],
     "finetune.region": ["foreground", "foreground_rim"],
     "finetune.denominator": ["pixels", "weight_sum"],
@@ -306,6 +324,44 @@ def test_the_patch_must_divide_by_the_networks_levels(config: ConfigDict) -> Non
     (line,) = complaints(config)
     assert "multiples of 8" in line
     assert "(40, 44)" in line
+
+
+def test_a_path_is_of_sources_with_networks_three_at_most(config: ConfigDict) -> None:
+    four = tuple(f"mine/all/t{n}/lesion" for n in range(2, 6))
+    config.sources, config.finetune.path = four, four[:3]
+    validate(config)
+    config.finetune.path = four
+    (line,) = complaints(config)
+    assert line == (
+        "config.finetune.path: too many sources on the way; found 4; allowed 3 sources at most"
+    )
+    config.finetune.path, config.target = (four[0], "mine/all/t1/lesion"), "mine/all/t1/lesion"
+    (line,) = complaints(config)
+    assert line.startswith("config.finetune.path: the target ends every path")
+    config.foreign, config.finetune.path = ("outputs",), (four[0], "theirs/all/t1/lesion")
+    (line,) = complaints(config)
+    assert line.startswith("config.finetune.path: unknown value; found theirs/all/t1/lesion")
+    assert "known by their outputs alone and cannot be fine-tuned" in line
+
+
+def test_a_path_starts_where_fine_tuning_is_told_to(config: ConfigDict) -> None:
+    config.finetune.path = config.sources
+    validate(config)
+    config.finetune.source = config.sources[0]
+    validate(config)
+    config.finetune.source = config.sources[1]
+    (line,) = complaints(config)
+    assert line.startswith("config.finetune.source: starts from another source")
+
+
+def test_the_best_path_has_to_be_looked_for(config: ConfigDict) -> None:
+    config.finetune.path, config.select.paths = ("best",), True
+    validate(config)
+    config.finetune.source = config.sources[1]
+    validate(config)
+    config.select.path_alpha = config.select.path_beta = 0.0
+    (line,) = complaints(config)
+    assert line.startswith("config.select.path_alpha: both coefficients are 0")
 
 
 def test_fine_tuning_is_validated_on_subjects_that_there_are(config: ConfigDict) -> None:

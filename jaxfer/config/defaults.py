@@ -113,6 +113,12 @@ def default_config() -> ConfigDict:
     c.select.samples = 1000  # voxels in a repetition, for metrics that cannot see all of them
     c.select.repetitions = 10  # samples that are drawn, for the mean and its standard error
     c.select.noise = 0.1  # standard deviation of the second image of the consistency metrics
+    c.select.paths = False  # also look for paths source → source → target: select/paths.json
+    # A leg's length: α × images' distance (standard deviations) + β × (1 − SSIM). SeqTran's 0.0044
+    # and 2.4756 belong to raw intensities and were fitted to measured performance: no defaults.
+    c.select.path_alpha = 1.0
+    c.select.path_beta = 1.0
+    c.select.path_cost = "squares"  # of a path: sum of the squared legs; or the 'largest' leg
 
     c.risk = ConfigDict()
     c.risk.mode = "instance"  # map that weights the loss: 'instance' or 'positional'
@@ -130,6 +136,9 @@ def default_config() -> ConfigDict:
 
     c.finetune.methods = ("scratch", "plain", "weighted")  # of the guide's table of methods
     c.finetune.source = "best"  # the first of the ranking, or a task's name
+    # Tasks whose networks are trained one after the other, the first from the shelf and the last to
+    # fine-tune; ('best',): the cheapest path of select.paths from finetune.source; (): no path.
+    c.finetune.path = ()
     c.finetune.seeds = (0,)  # each: another order, augmentation and new leaves
     c.finetune.region = "all"  # weighted cross-entropy: 'all', 'foreground', 'foreground_rim'
     c.finetune.rim = 2  # pixels around the foreground that 'foreground_rim' takes in

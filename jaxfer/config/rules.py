@@ -32,6 +32,8 @@ CHANGES = (
 
 _ROI_SIMILARITIES = ("ssim", "ssim_centred", "ssim_shape", "ssim_windowed", "dice")
 
+PATH_COSTS = ("squares", "largest")
+
 _REGIONS = ("all", "foreground", "foreground_rim")
 _DENOMINATORS = ("foreground", "pixels", "weight_sum")
 
@@ -95,6 +97,9 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "select.samples": (lambda v: v >= 2, "at least 2"),
     "select.repetitions": (_positive, "at least 1"),
     "select.noise": (_positive, "above 0"),
+    "select.path_alpha": (lambda v: v >= 0, "0 or more"),
+    "select.path_beta": (lambda v: v >= 0, "0 or more"),
+    "select.path_cost": (lambda v: v in PATH_COSTS, ", ".join(PATH_COSTS)),
     "risk.mode": (lambda v: v in ("instance", "positional"), "instance, positional"),
     "risk.metric": (lambda v: v in ("leep", "lda", "gbc"), "leep, lda, gbc"),
     "risk.border": (lambda v: v >= 0, "0 (none) or more"),

@@ -19,6 +19,9 @@ from jaxfer.models.layers import layers_of
 from jaxfer.models.levels import STRIDES_ALLOWED, network_strides, patch_multiples
 from jaxfer.tasks import Task
 
+MOST_ON_PATH = 3
+"""Sources on a path: where it starts, and two between that and the target."""
+
 
 def fields_of(config: ConfigDict, prefix: str = "") -> dict[str, Any]:
     """Every field by its path; ``datasets`` is one field, its entries have no defaults."""
@@ -108,6 +111,7 @@ def _ruled(fields: dict[str, Any]) -> list[Problem]:
         problems.append(Problem("error", where, what, found, "each score once, such as leep+nce"))
     named = (fields["finetune.source"],)
     problems += _known("finetune.source", named, ("best", *sources), _of_networks(fields))
+    problems += _path(fields)
     if not sources and not any(fields["foreign"]):
         problems.append(Problem("error", "config.sources", "empty", "()", "one task or more"))
     problems += _patch(fields)
@@ -141,6 +145,36 @@ def _ruled(fields: dict[str, Any]) -> list[Problem]:
     if STUDY in fields["stages"]:
         problems += _study(fields)
     return problems + _tasks(fields)
+
+
+def _path(fields: dict[str, Any]) -> list[Problem]:
+    """What is wrong with the path that networks are trained along, or with the search for one."""
+    path, where = fields["finetune.path"], "config.finetune.path"
+    problems = []
+    if fields["select.path_alpha"] == fields["select.path_beta"] == 0:
+        what, allowed = "both coefficients are 0: all tasks are in one place", "one above 0"
+        problems.append(Problem("error", "config.select.path_alpha", what, "0 and 0", allowed))
+    if path == ("best",):
+        if not fields["select.paths"]:
+            what, allowed = "'best' without a search for paths", "--config.select.paths=True"
+            problems.append(Problem("error", where, what, "select.paths = False", allowed))
+        return problems
+    if fields["target"] in path:
+        what = "the target ends every path and is not named in it"
+        problems.append(Problem("error", where, what, fields["target"], "sources alone"))
+    sources = ("best", *fields["sources"]) if len(path) == 1 else fields["sources"]
+    named = tuple(name for name in path if name != fields["target"])
+    problems += _known("finetune.path", named, sources, _of_networks(fields)) if named else []
+    if len(path) > MOST_ON_PATH:
+        what, allowed = "too many sources on the way", f"{MOST_ON_PATH} sources at most"
+        problems.append(Problem("error", where, what, len(path), allowed))
+    if len(set(path)) < len(path):
+        problems.append(Problem("error", where, "a source twice", path, "each source once"))
+    if path and fields["finetune.source"] not in ("best", path[0]):
+        what, allowed = "starts from another source than finetune.source", f"{path[0]}, or best"
+        found = fields["finetune.source"]
+        problems.append(Problem("error", "config.finetune.source", what, found, allowed))
+    return problems
 
 
 def _patch(fields: dict[str, Any]) -> list[Problem]:
@@ -183,6 +217,11 @@ def _study(fields: dict[str, Any]) -> list[Problem]:
     if fields["shelf"]:
         what = "a study trains its own sources, several times each"
         problems.append(Problem("error", "config.shelf", what, fields["shelf"], "''"))
+    if fields["finetune.path"]:
+        what = "a study fine-tunes from each source directly"
+        problems.append(
+            Problem("error", "config.finetune.path", what, fields["finetune.path"], "()")
+        )
     targets = fields["study.targets"] or (fields["target"],)
     for target in targets:
         if not {*fields["sources"]} - {target}:

@@ -114,6 +114,10 @@ _RULES: dict[str, tuple[Callable[[_Card], bool], str]] = {
         lambda c: c.get("masks_kind", "bits") in ("bits", "fractions"),
         "bits (cards from before there were fractions), fractions",
     ),
+    "path": (
+        lambda c: "path" not in c or _all(c["path"], str),
+        "names of the tasks that it was trained for, one after the other",
+    ),
     "fingerprint": (lambda c: isinstance(c["fingerprint"], str), "a text"),
 }
 """What a card must hold."""

@@ -28,10 +28,12 @@ from jaxfer.report.records import (
     LabelValues,
     MethodSummary,
     Metric,
+    Paths,
     Problem,
     Ranking,
     Run,
     Source,
+    SourcePath,
     TestCase,
     in_order,
 )
@@ -64,6 +66,7 @@ def read_run(workdir: Path) -> Run:
         split=_split(workdir / "prepare/splits.json"),
         problems=read_problems(workdir),
         ranking=_ranking(workdir / "select/selection.json"),
+        paths=_paths(workdir / "select/paths.json"),
         scoring_seconds=_scoring_seconds(workdir / "select/seconds.json"),
         finetuning_seconds=_finetuning_seconds(workdir / "finetune"),
         source_curves=_source_curves(workdir / "sources"),
@@ -158,6 +161,25 @@ def _ranking(path: Path) -> Ranking | None:
         )
 
 
+def _paths(path: Path) -> Paths | None:
+    if not path.is_file():
+        return None
+    with reading(path):
+        record = _json(path)
+        found = tuple(
+            SourcePath(
+                start=str(entry["source"]),
+                sources=tuple(str(name) for name in entry["path"]),
+                legs=tuple(number(leg) for leg in entry["legs"]),
+                cost=number(entry["cost"]),
+                direct_cost=number(entry["direct_cost"]),
+            )
+            for entry in record["paths"]
+        )
+        alpha, beta = number(record["alpha"]), number(record["beta"])
+        return Paths(str(record["target"]), str(record["cost"]), alpha, beta, found)
+
+
 def _scoring_seconds(path: Path) -> dict[str, float]:
     """Where the time of scoring all sources went, in seconds."""
     sums: dict[str, float] = {}
@@ -225,18 +247,21 @@ def _curve(path: Path, name: str) -> Curve:
 
 
 def _source_curves(folder: Path) -> tuple[Curve, ...]:
-    return tuple(
-        _curve(path, _card_name(path.parent)) for path in sorted(folder.glob("*/metrics.jsonl"))
-    )
+    """Of the sources, then of those that were trained along a path."""
+    logs = (*sorted(folder.glob("*/metrics.jsonl")), *sorted(folder.glob("along/**/metrics.jsonl")))
+    return tuple(_curve(path, _card_name(path.parent)) for path in logs)
 
 
 def _card_name(folder: Path) -> str:
-    """The name of the task on a source's card; without one, the folder's name."""
+    """The name of the task on a source's card, or its path; without a card, the folder's name."""
     card = folder / "card.json"
     if not card.is_file():
         return folder.name
     with reading(card):
-        task = _json(card).get("task") or {}
+        record = _json(card)
+        if record.get("path"):
+            return " → ".join(map(str, record["path"]))
+        task = record.get("task") or {}
         parts = [str(task[key]) for key in ("dataset", "site", "modality", "roi") if task.get(key)]
         return str(task.get("name") or "/".join(parts) or folder.name)
 
@@ -265,6 +290,7 @@ def _finetuning(path: Path) -> Finetuning | None:
             steps=int(record["steps"]),
             seeds=tuple(int(seed) for seed in record["seeds"]),
             risk=dict(record.get("risk") or {}),
+            path=tuple(_words(name) for name in record.get("path") or ()),
             leaves={
                 str(fate): tuple(str(path) for path in paths)
                 for fate, paths in (record.get("leaves") or {}).items()

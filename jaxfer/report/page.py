@@ -90,6 +90,8 @@ def _content(run: Run) -> dict[str, Any]:
         "split_rows": tables.flat(run.split or {}),
         "ranking": run.ranking,
         **_ranked(run.ranking),
+        "path_rows": tables.path_rows(run.paths) if run.paths else (),
+        "path_words": tables.path_words(run.paths) if run.paths else "",
         "scoring_seconds": run.scoring_seconds,
         "cost_words": tables.cost_words(run.cost) if run.cost else "",
         **(_evaluated(evaluation) if evaluation else {"evaluation": None, "gallery": None}),

@@ -76,6 +76,28 @@ class Ranking:
 
 
 @dataclass(frozen=True)
+class SourcePath:
+    """The cheapest path from a source to the target; without sources: none leads there."""
+
+    start: str
+    sources: tuple[str, ...]
+    legs: tuple[float, ...]
+    cost: float
+    direct_cost: float
+
+
+@dataclass(frozen=True)
+class Paths:
+    """What the search for paths has found: one from each source, and what they cost by."""
+
+    target: str
+    cost: str
+    alpha: float
+    beta: float
+    found: tuple[SourcePath, ...]
+
+
+@dataclass(frozen=True)
 class Curve:
     """A training curve: loss against optimiser step."""
 
@@ -88,6 +110,7 @@ class Curve:
 class Finetuning:
     """The outcome of the finetune stage: where each method started, what it minimised, the map.
 
+    `path` are the sources whose networks were trained one after the other, the last one `source`;
     `leaves` are the paths of the parameters that were loaded, re-made, and left unused.
     """
 
@@ -97,6 +120,7 @@ class Finetuning:
     seeds: tuple[int, ...]
     risk: Mapping[str, Any]
     leaves: Mapping[str, tuple[str, ...]]
+    path: tuple[str, ...] = ()
 
 
 PUBLISHED_SHARE = 1 / 67
@@ -273,6 +297,7 @@ class Run:
     split: Mapping[str, tuple[str, ...]] | None
     problems: tuple[Problem, ...] | None
     ranking: Ranking | None
+    paths: Paths | None
     scoring_seconds: Mapping[str, float]
     finetuning_seconds: float
     source_curves: tuple[Curve, ...]

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from jaxfer.report.numbers import ABSENT, count_text
+from jaxfer.report.numbers import ABSENT, count_text, dice_text
 from jaxfer.report.records import (
     PUBLISHED_SHARE,
     CaseScore,
@@ -17,6 +17,7 @@ from jaxfer.report.records import (
     Finetuning,
     Gain,
     Metric,
+    Paths,
     Ranking,
     Source,
     in_order,
@@ -317,3 +318,28 @@ def shown_method(evaluation: Evaluation) -> str:
     """The method whose predictions are shown: the weighted one, or the last that was evaluated."""
     methods = evaluated_methods(evaluation)
     return "weighted" if "weighted" in methods else methods[-1]
+
+
+def path_rows(paths: Paths) -> tuple[tuple[str, str, str, str], ...]:
+    """Of each start: the path, its legs, its cost and that of the direct way."""
+    return tuple(
+        (
+            " → ".join((*found.sources, paths.target))
+            if found.sources
+            else f"{found.start}: no path, since distances are missing",
+            " + ".join(map(dice_text, found.legs)) or ABSENT,
+            dice_text(found.cost),
+            dice_text(found.direct_cost),
+        )
+        for found in paths.found
+    )
+
+
+def path_words(paths: Paths) -> str:
+    """What the numbers of the paths are."""
+    costs = {"squares": "the sum of the squared legs", "largest": "the longest leg"}
+    return (
+        f"A leg is {paths.alpha:g} × the images' distance + {paths.beta:g} × (1 − SSIM of the "
+        f"RoIs); a path costs {costs.get(paths.cost, paths.cost)}. Compare the costs from one "
+        "start: what a start is worth is not in them."
+    )

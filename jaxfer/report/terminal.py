@@ -18,6 +18,8 @@ from jaxfer.report.tables import (
     MOST_SCORES,
     evaluated_methods,
     head_of,
+    path_rows,
+    path_words,
     ranking_rows,
     scored_metrics,
     subject_dice,
@@ -128,6 +130,34 @@ def ranking_table(workdir: Path) -> Table:
             _text(dice_text(source.roi_similarity)),
             style="dim" if removed else None,
         )
+    return table
+
+
+def paths_table(workdir: Path) -> Table | None:
+    """The cheapest path from each source, beside the direct way; None if none was looked for.
+
+    Args:
+        workdir: the folder of a run.
+
+    Raises:
+        UserError: a file cannot be read.
+    """
+    paths = read_run(workdir).paths
+    if paths is None:
+        return None
+    table = Table(
+        title=_text(f"Paths to {paths.target}"),
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        caption=_text(path_words(paths)),
+        caption_justify="left",
+    )
+    table.add_column("path", overflow="fold")
+    table.add_column("legs")
+    for name in ("cost", "direct"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in path_rows(paths):
+        table.add_row(*map(_text, row))
     return table
 
 

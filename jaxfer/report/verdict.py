@@ -7,7 +7,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from jaxfer.report.numbers import count_text, dice_text, points_text, score_text, span_text
-from jaxfer.report.records import FEWEST_SUBJECTS, Evaluation, Gain, Ranking, Run, Source
+from jaxfer.report.records import (
+    FEWEST_SUBJECTS,
+    Evaluation,
+    Finetuning,
+    Gain,
+    Ranking,
+    Run,
+    Source,
+)
 from jaxfer.report.tables import method_name, metric_name, shown_method, undefined_subjects
 
 FEW_SUBJECTS = 20
@@ -50,9 +58,7 @@ def verdict(run: Run) -> tuple[str, ...]:
     if run.ranking is None:
         sentences.append("No source has been ranked yet.")
     else:
-        sentences += _on_sources(
-            run.ranking, started=run.finetuning.source if run.finetuning else None
-        )
+        sentences += _on_sources(run.ranking, run.finetuning)
     if run.evaluation is None:
         sentences.append(
             "Nothing has been evaluated yet, so whether the transfer helps is not known."
@@ -63,7 +69,7 @@ def verdict(run: Run) -> tuple[str, ...]:
     return tuple(sentences)
 
 
-def _on_sources(ranking: Ranking, started: str | None) -> list[str]:
+def _on_sources(ranking: Ranking, finetuning: Finetuning | None) -> list[str]:
     ranked = [source for source in ranking.sources if source.rank is not None]
     metric = metric_name(ranking.rank_by)
     shelf = len(ranking.sources)
@@ -71,8 +77,11 @@ def _on_sources(ranking: Ranking, started: str | None) -> list[str]:
         return ["No source was left to rank after modality and RoI analysis."]
     best = min(ranked, key=lambda source: source.rank or 0)
     sentences = _on_best(best, ranked, metric, ranking.rank_by, shelf)
-    if started and started != best.name:
-        sentences.append(f"The fine-tuning started from another source, {started}.")
+    if finetuning and len(finetuning.path) > 1:
+        along = " → ".join(finetuning.path)
+        sentences.append(f"The fine-tuning started from a network trained along a path, {along}.")
+    elif finetuning and finetuning.source and finetuning.source != best.name:
+        sentences.append(f"The fine-tuning started from another source, {finetuning.source}.")
     return sentences
 
 

@@ -28,8 +28,7 @@ from jaxfer.evaluation import (
 )
 from jaxfer.files import read_array
 from jaxfer.models.checkpoint import load_params
-from jaxfer.models.zoo import load_source
-from jaxfer.stages.finetune import chosen_source
+from jaxfer.stages.finetune import starting_source
 from jaxfer.stages.harm import write_harm_maps
 from jaxfer.stages.prepare import Prepared
 from jaxfer.stages.risk import source_log_probs
@@ -116,7 +115,7 @@ def _log_conditional(run: Run) -> np.ndarray:
 def _display_risk(run: Run, cases: Sequence[TaskCase], prepared: Prepared) -> dict[str, Path]:
     """Instance maps of the test cases, from their own labels: to look at, never to train with."""
     target = Task.parse(run.config.target)
-    source = load_source(run.shelf / chosen_source(run).slug)
+    source = starting_source(run, prepared)
     log_conditional = jnp.asarray(_log_conditional(run), jnp.float32)
     files = {}
     for case in cases:

@@ -14,6 +14,7 @@ from jaxfer.errors import UserError
 from jaxfer.files import NUMBER_OR_NULL
 from jaxfer.models.checkpoint import save_params
 from jaxfer.models.zoo import Source, load_source, read_card
+from jaxfer.stages.along import best_path, end_of_path, train_along
 from jaxfer.stages.prepare import Prepared
 from jaxfer.stages.recipe import Recipe, finetuning_mark, recipe_of
 from jaxfer.stages.risk import make_risk_maps, weights_for
@@ -24,11 +25,11 @@ from jaxfer.stages.training import (
     network,
     show_step,
     train,
+    transferred,
     unfinished,
     validation_dice,
 )
 from jaxfer.tasks import Task
-from jaxfer.train.finetune import Transferred, transfer_params
 from jaxfer.train.loop import Validation, initial_params
 from jaxfer.train.methods import METHODS, MapUse, Method
 from jaxfer.train.step import Params
@@ -68,6 +69,19 @@ def chosen_source(run: Run) -> Task:
     return Task.parse(best[0])
 
 
+def chosen_path(run: Run) -> tuple[Task, ...]:
+    """The sources whose networks are trained one after the other; the last one is fine-tuned."""
+    named = tuple(run.config.finetune.path)
+    if named == ("best",):
+        return best_path(run, chosen_source(run))
+    return tuple(map(Task.parse, named)) or (chosen_source(run),)
+
+
+def starting_source(run: Run, prepared: Prepared) -> Source:
+    """The network that fine-tuning has started from."""
+    return load_source(end_of_path(run, prepared, chosen_path(run)))
+
+
 def other_source(run: Run, source: Task) -> Task:
     """The source whose map is the control: the next one in the table of sources, cyclically.
 
@@ -89,13 +103,6 @@ def other_source(run: Run, source: Task) -> Task:
     return Task.parse(others[0])
 
 
-def _transferred(run: Run, source: Source, cases: list[TaskCase], seed: int) -> Transferred:
-    model = network(run.config, cases[0].roi.num_classes)
-    fresh = initial_params(model, tuple(run.config.model.patch), seed)
-    same = tuple(source.card["class_names"]) == cases[0].roi.class_names
-    return transfer_params(source.params, fresh, keep_head=same)
-
-
 def _train_one(
     run: Run,
     prepared: Prepared,
@@ -112,7 +119,7 @@ def _train_one(
     )
     chosen_by = prepared.cases(Task.parse(run.config.target), "validation") if every else []
     start = (
-        _transferred(run, source, recipe.cases, seed).params
+        transferred(run, source, recipe.cases, seed).params
         if recipe.method.transferred and source is not None
         else initial_params(model, tuple(run.config.model.patch), seed)
     )
@@ -182,7 +189,7 @@ def finetune_one(
     cases = prepared.cases(Task.parse(run.config.target), "train")
     method, weights, moved, other = METHODS[name], None, None, ""
     if source is not None and method.transferred:
-        moved = _transferred(run, source, cases, seed)
+        moved = transferred(run, source, cases, seed)
     if source is not None and method.risk is not None:
         made = _weights(run, prepared, source, cases, [method.risk], folder / "risk")
         weights = made[method.risk.name]
@@ -232,13 +239,14 @@ def run(run: Run) -> str:
     """Makes the risk maps, then trains every method with every seed."""
     config, prepared = run.config, Prepared.read(run)
     target = Task.parse(config.target)
-    source_task = chosen_source(run)
-    source = load_source(run.shelf / source_task.slug)
+    path = chosen_path(run)
+    source = train_along(run, prepared, path)
+    came_by = " → ".join(task.name for task in path)
     cases = prepared.cases(target, "train")
     methods = {name: METHODS[name] for name in config.finetune.methods}
     weights, risk = _risk_maps(run, prepared, source, cases, list(methods.values()))
     seeds = tuple(config.finetune.seeds)
-    moved = _transferred(run, source, cases, seeds[0])
+    moved = transferred(run, source, cases, seeds[0])
     recipes = {
         name: recipe_of(
             run,
@@ -275,11 +283,12 @@ def run(run: Run) -> str:
         write_json(
             run.workdir / "finetune" / "summary.json",
             {
-                "source": source_task.name,
+                "source": path[-1].name,
+                "path": [task.name for task in path],
                 "methods": {
                     name: {
                         "is": recipe.method.words,
-                        "initial": source_task.name if recipe.method.transferred else "random",
+                        "initial": came_by if recipe.method.transferred else "random",
                         "loss": recipe.words,
                         "class_weights": list(recipe.minimised.class_weights),
                         "scale": recipe.minimised.scale,
@@ -299,6 +308,6 @@ def run(run: Run) -> str:
     made = f"{len(left)} of {len(jobs)} fine-tunings done now"
     made = made if len(left) < len(jobs) else "all done"
     return (
-        f"source {source_task.name}; {', '.join(methods)}; "
+        f"source {came_by}; {', '.join(methods)}; "
         f"{len(moved.loaded)} leaves loaded, {len(moved.remade)} re-made; {made}"
     )

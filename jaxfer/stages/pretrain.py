@@ -16,7 +16,7 @@ from jaxfer import hosts
 from jaxfer.config import fingerprint, plain
 from jaxfer.data.sampler import TaskCase
 from jaxfer.errors import Problem, raise_problems
-from jaxfer.models.zoo import read_card, save_source
+from jaxfer.models.zoo import Source, read_card, save_source
 from jaxfer.selection.modality import summaries
 from jaxfer.selection.roi import foreground_masks
 from jaxfer.stages.lock import Busy, locked
@@ -28,6 +28,7 @@ from jaxfer.stages.training import (
     objective,
     show_step,
     train,
+    transferred,
     unfinished,
     validation_dice,
 )
@@ -145,10 +146,11 @@ def _on_shelf(
     waited for."""
     mark = source_mark(run, prepared, task)
     try:
-        with _only_here(run, task, wait=wait):
-            card = read_card(run.shelf / task.slug) if hosts.leads() else None
+        folder, on_step = run.shelf / task.slug, partial(show_step, advance, task.name)
+        with only_here(run, folder, wait=wait):
+            card = read_card(folder) if hosts.leads() else None
             if hosts.of_leader(card is None or card["fingerprint"] != mark):
-                _train_source(run, prepared, task, mark, partial(show_step, advance, task.name))
+                train_source(run, prepared, task, mark, on_step, folder=folder)
     except Busy:
         if wait:
             raise
@@ -157,10 +159,13 @@ def _on_shelf(
 
 
 @contextmanager
-def _only_here(run: Run, task: Task, *, wait: bool) -> Iterator[None]:
-    """Runs may share a shelf: what one of them trains the others do not."""
+def only_here(run: Run, folder: Path, *, wait: bool) -> Iterator[None]:
+    """Runs may share a shelf: what one of them trains the others do not.
+
+    Raises:
+        Busy: another process is at the folder's network, and it is not waited for.
+    """
     if hosts.leads():
-        folder = run.shelf / task.slug
         folder.mkdir(parents=True, exist_ok=True)
         with locked(folder, wait=wait, say=run.say):
             yield
@@ -168,17 +173,35 @@ def _only_here(run: Run, task: Task, *, wait: bool) -> Iterator[None]:
         yield
 
 
-def _train_source(
-    run: Run, prepared: Prepared, task: Task, mark: str, on_step: Callable[[int, float], None]
+def train_source(
+    run: Run,
+    prepared: Prepared,
+    task: Task,
+    mark: str,
+    on_step: Callable[[int, float], None],
+    *,
+    folder: Path,
+    before: Source | None = None,
+    path: Sequence[Task] = (),
 ) -> None:
-    """Trains one source and puts it on the shelf."""
+    """Trains one source and puts it on the shelf.
+
+    Args:
+        mark: of all that decides the network.
+        on_step: called with the step and the last known loss.
+        folder: of this network.
+        before: the network that it is trained on from; None: from random parameters.
+        path: all tasks that it will then have been trained for, in order, if there are several.
+    """
     train_cases, validation = prepared.cases(task, "train"), prepared.cases(task, "validation")
     model, seed = network(run.config, prepared.roi(task).num_classes), _seed(run, task)
-    folder, every = run.shelf / task.slug, run.config.pretrain.validate_every
+    every = run.config.pretrain.validate_every
+    moved = None if before is None else transferred(run, before, train_cases, seed)
+    start = initial_params(model, tuple(run.config.model.patch), seed)
     params = train(
         run,
         run.config.pretrain,
-        initial_params(model, tuple(run.config.model.patch), seed),
+        start if moved is None else moved.params,
         train_cases,
         objective(
             Loss(dice_weight=run.config.pretrain.dice_weight),
@@ -201,10 +224,19 @@ def _train_source(
         return
     by_class = validation_dice(run, model, params, validation)
     card = _card(run, prepared, task, train_cases, validation, by_class)
+    if before is not None and moved is not None:
+        card |= {
+            "path": [stop.name for stop in path],
+            "train_subjects": sorted(
+                {*before.card.get("train_subjects", []), *card["train_subjects"]}
+            ),
+            "synthetic": before.card["synthetic"] or card["synthetic"],
+            "leaves": {"loaded": list(moved.loaded), "remade": list(moved.remade)},
+        }
     masks = foreground_masks([case.classes() for case in train_cases])
     intensities = summaries(train_cases, skull_stripped=card["preprocessing"]["skull_stripped"])
     save_source(folder, params, card | {"fingerprint": mark}, masks, intensities.quantiles)
     unfinished(run, folder).discard()
     shown = card["validation_dice"]
     said = "no validation subject" if shown is None else f"validation Dice {shown:.3f}"
-    run.say(f"  source {task.name}: {said}")
+    run.say(f"  source {' → '.join(card.get('path', [task.name]))}: {said}")

@@ -136,7 +136,7 @@ _OWN_FIELDS: dict[str, Callable[[Method], bool]] = {
     "missed": lambda m: m.overlap == "tversky",
     "hardest": lambda m: m.pixels == "hardest",
     "dice_weight": lambda m: m.overlap != "none",
-    **dict.fromkeys(("methods", "seeds", "source"), lambda _: False),
+    **dict.fromkeys(("methods", "seeds", "source", "path"), lambda _: False),
 }
 """Fields of the section ``finetune`` that decide some methods only, and which."""
 

@@ -7,7 +7,7 @@ from typing import Any
 from jaxfer.report.files import read_run
 from jaxfer.report.page import write_report
 from jaxfer.report.tables import cost_words
-from jaxfer.report.terminal import dice_table, ranking_table
+from jaxfer.report.terminal import dice_table, paths_table, ranking_table
 from jaxfer.stages.run import Run, read_json
 
 
@@ -28,6 +28,8 @@ def show_tables(run: Run) -> None:
     """The ranking and the Dice table on the terminal, as far as they exist."""
     if (run.workdir / "select" / "selection.json").is_file():
         run.console.print(ranking_table(run.workdir))
+        if (paths := paths_table(run.workdir)) is not None:
+            run.console.print(paths)
         if cost := read_run(run.workdir).cost:
             run.say(cost_words(cost))
     if (run.workdir / "evaluate" / "metrics.csv").is_file():

@@ -21,6 +21,7 @@ from jaxfer.models.zoo import Source, load_source, read_card
 from jaxfer.selection.aggregate import AGGREGATE, Aggregate
 from jaxfer.selection.draw import Sampling
 from jaxfer.selection.foreign import Foreign, SourceModel, read_foreign
+from jaxfer.selection.leg import Place
 from jaxfer.selection.modality import (
     Intensities,
     contradictions,
@@ -41,6 +42,7 @@ from jaxfer.selection.record import (
 )
 from jaxfer.selection.roi import GRID, RoiSimilarity, foreground_masks, roi_similarity
 from jaxfer.selection.score import SourceScores, passes, score_source
+from jaxfer.stages.paths import write_paths
 from jaxfer.stages.prepare import Prepared
 from jaxfer.stages.risk import write_instance_maps
 from jaxfer.stages.run import Run, write_json
@@ -333,6 +335,11 @@ def run(run: Run) -> str:
         },
     )
     (folder / "selection.csv").write_text(table(rows, names))
+    (folder / "paths.json").unlink(missing_ok=True)
+    if select.paths:
+        masks = foreground_masks([case.classes() for case in target_cases])
+        own_networks = {t: s.source for t, s in scored.items() if isinstance(s.source, Source)}
+        write_paths(run, prepared, own_networks, Place(masks, images))
     for task, own in scored.items():
         if isinstance(own.source, Foreign):
             write_instance_maps(prepared, target, own.source, target_cases, _maps(run, task))

@@ -21,11 +21,12 @@ from jaxfer.data.sampler import TaskCase, training_batches
 from jaxfer.metrics import dice
 from jaxfer.models.levels import kernel_sides, network_strides
 from jaxfer.models.unet import UNet
+from jaxfer.models.zoo import Source
 from jaxfer.stages.run import Run, versions
 from jaxfer.tasks import IGNORE
 from jaxfer.train.checkpoints import Checkpoints
-from jaxfer.train.finetune import mean_weight
-from jaxfer.train.loop import Fade, Upkeep, Validation, fit
+from jaxfer.train.finetune import Transferred, mean_weight, transfer_params
+from jaxfer.train.loop import Fade, Upkeep, Validation, fit, initial_params
 from jaxfer.train.predict import predict_volume
 from jaxfer.train.schedule import Schedule
 from jaxfer.train.step import Loss, Params
@@ -45,6 +46,18 @@ def network(config: ConfigDict, num_classes: int) -> UNet:
         precision=settings.precision,
         remat=settings.remat,
     )
+
+
+def transferred(run: Run, source: Source, cases: Sequence[TaskCase], seed: int) -> Transferred:
+    """What a source's network brings to one of this run for the cases' classes.
+
+    Args:
+        seed: of the new leaves.
+    """
+    model = network(run.config, cases[0].roi.num_classes)
+    fresh = initial_params(model, tuple(run.config.model.patch), seed)
+    same = tuple(source.card["class_names"]) == cases[0].roi.class_names
+    return transfer_params(source.params, fresh, keep_head=same)
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,8 @@ def group_config(config: ConfigDict, group: Group, cache: str) -> ConfigDict:
         own.select.modality = "none"
         own.select.roi_keep = 0
         own.finetune.source = "best"
+        own.finetune.path = ()
+        own.select.paths = False
         own.finetune.methods = tuple(config.study.methods)
         own.finetune.seeds = tuple(seeds(config, group.subset))
         overridden(own, group.target.name, config.study.overrides)
@@ -44,6 +46,6 @@ def settings_mark(config: ConfigDict) -> str:
     told = plain(config)
     decisive = ("seed", "target", "datasets", "model", "augment", "pretrain", "risk", "evaluate")
     data = {k: v for k, v in told["data"].items() if k not in ("root", "cache")}
-    listed = ("methods", "seeds", "source")
+    listed = ("methods", "seeds", "source", "path")
     tuned = {k: v for k, v in told["finetune"].items() if k not in listed}
     return fingerprint([told[key] for key in decisive], data, tuned)

@@ -162,6 +162,7 @@ def test_a_missing_key_is_named(folder, key):
         ("masks_size", None),
         ("masks_size", -27),
         ("fingerprint", 3),
+        ("path", "d/s/t2/r"),
         ("strides", [[2, 2, 1]]),
         ("kernels", [[3, 3], [3, 2]]),
     ],

@@ -339,3 +339,23 @@ def wide() -> Callable[[FakeRun], Path]:
         return run.workdir
 
     return write
+
+
+@pytest.fixture
+def with_paths() -> Callable[[Path], None]:
+    """The writer of what a search for paths has found: a detour, a direct way, none."""
+
+    def write(workdir: Path) -> None:
+        a, b, c = (f"d/{site}/t1/x" for site in "abc")
+        record = {"target": "d/t/flair/wmh", "alpha": 2.0, "beta": 0.5, "cost": "squares",
+                  "paths": [
+                      {"source": a, "path": [a, b], "legs": [0.3, 0.4], "cost": 0.25,
+                       "direct": 0.6, "direct_cost": 0.36},
+                      {"source": b, "path": [b], "legs": [0.4], "cost": 0.16,
+                       "direct": 0.4, "direct_cost": 0.16},
+                      {"source": c, "path": [], "legs": [], "cost": None,
+                       "direct": None, "direct_cost": None},
+                  ]}  # fmt: skip
+        write_json(workdir / "select/paths.json", record)
+
+    return write

@@ -298,3 +298,13 @@ def test_a_flat_map_has_a_scale(risk: np.ndarray) -> None:
     scale = risk_scale([risk])
     assert scale.high > scale.low
     assert not scale.clipped
+
+
+def test_paths_are_on_the_page_where_they_were_looked_for(fake_run, with_paths) -> None:
+    workdir = fake_run.all().workdir
+    assert "cheapest path" not in Page(write_report(workdir).read_text()).text
+    with_paths(workdir)
+    text = Page(write_report(workdir).read_text()).text
+    assert "The cheapest path from each source" in text
+    assert "d/a/t1/x → d/b/t1/x → d/t/flair/wmh 0.300 + 0.400 0.250 0.360" in text
+    assert "d/c/t1/x: no path, since distances are missing" in text

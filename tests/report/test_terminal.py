@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from jaxfer.errors import UserError
-from jaxfer.report.terminal import dice_table, ranking_table
+from jaxfer.report.terminal import dice_table, paths_table, ranking_table
 
 
 def printed(table: Table, width: int = 140) -> list[list[str]]:
@@ -114,3 +114,18 @@ def test_many_methods_have_a_row_each(fake_run) -> None:
     for word in ("weighted_faded", "ohem", "0.987", "scratch"):
         assert word in words
     assert "p3" not in words
+
+
+def test_paths_stand_beside_the_direct_ways(fake_run, with_paths) -> None:
+    workdir = fake_run.all().workdir
+    assert paths_table(workdir) is None
+    with_paths(workdir)
+    lines = [" ".join(line) for line in printed(paths_table(workdir))]
+    assert "Paths to d/t/flair/wmh" in lines
+    assert "d/a/t1/x → d/b/t1/x → d/t/flair/wmh 0.300 + 0.400 0.250 0.360" in lines
+    assert "d/b/t1/x → d/t/flair/wmh 0.400 0.160 0.160" in lines
+    assert "d/c/t1/x: no path, since distances are missing – – –" in lines
+    # The words below the table are wrapped.
+    told = " ".join(lines)
+    assert "2 × the images' distance + 0.5 × (1 − SSIM" in told
+    assert "a path costs the sum of the squared legs" in told

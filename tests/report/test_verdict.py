@@ -116,6 +116,17 @@ def test_another_start_is_said(fake_run) -> None:
     assert "started from another source, phantom/ageing/flair/wmh" in words(run.workdir)
 
 
+def test_a_start_along_a_path_is_said(fake_run) -> None:
+    run = fake_run.all()
+    file = run.workdir / "finetune/summary.json"
+    names = ["phantom/ageing/flair/wmh", "phantom/ageing/flair/tissue"]
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"path": names}))
+    told = words(run.workdir)
+    assert "from a network trained along a path, phantom/ageing/flair/wmh → phantom/ageing" in told
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"path": names[1:]}))
+    assert "path" not in words(run.workdir)
+
+
 def test_tiles_say_when_it_cannot_be_told(fake_run) -> None:
     workdir = with_gain(fake_run.all().workdir, "weighted - plain", interval=[-0.01, 0.08])
     shown = {tile.title: tile for tile in tiles(read_run(workdir))}

@@ -195,6 +195,7 @@ OWN = {
     "ema": (0.9, set(NAMES)),
     "steps": (7, set(NAMES)),
     "seeds": ((3,), set()),
+    "path": (("a/b/t1/c",), set()),
     "methods": (("plain",), set()),
 }
 
