@@ -23,7 +23,7 @@ from jaxfer.metrics.moments import (
 from jaxfer.metrics.precision import AnyArray, compiled_in_float64
 from jaxfer.metrics.statistics import FeatureStatistics
 from jaxfer.metrics.sums import is_finite, usable, weighted_sum
-from jaxfer.metrics.validation import check_labels, check_samples
+from jaxfer.metrics.validation import check_labels, check_num_classes, check_samples
 
 
 class ClassFeatureStatistics(NamedTuple):
@@ -50,6 +50,7 @@ class ClassFeatureStatistics(NamedTuple):
     @staticmethod
     def zeros(num_classes: int, num_features: int) -> ClassFeatureStatistics:
         """The statistics of no voxel."""
+        check_num_classes(num_classes)
         return _zeros(num_classes=num_classes, num_features=num_features)
 
     def update(

@@ -23,7 +23,7 @@ EPSILON = 0.002
 MAX_ITERATIONS = 2000
 THRESHOLD = 1e-3
 BLOCK_SIZE = 64
-COST = "O(n m D) for each of 50 to 160 sweeps, O((n + m) D) memory; samples, not all voxels"
+COST = "O(n m D) for each of 50 to 1,000 sweeps, O((n + m) D) memory; samples, not all voxels"
 """Of a metric of one plan, for its card."""
 
 

@@ -17,7 +17,13 @@ from jaxfer.metrics.card import Metric
 from jaxfer.metrics.precision import AnyArray, compiled_in_float64
 from jaxfer.metrics.score import Flag, Score, flag_where, make_score
 from jaxfer.metrics.sums import is_distribution, product, usable
-from jaxfer.metrics.validation import check_labels, check_log_probs, check_mask, check_samples
+from jaxfer.metrics.validation import (
+    check_arrays,
+    check_labels,
+    check_log_probs,
+    check_mask,
+    num_channels,
+)
 
 
 class Consistency(NamedTuple):
@@ -70,7 +76,9 @@ def effective_invariance(
     Raises:
         ValueError: shapes disagree; outside `jit`, also for rows that are no log-probabilities.
     """
-    check_samples(log_probs, log_probs[..., 0], mask, name="log_probs")
+    num_channels(log_probs, "log_probs")
+    check_arrays({"disturbed": disturbed})
+    check_mask(log_probs[..., 0], mask)
     if log_probs.shape != disturbed.shape:
         raise ValueError(
             f"both predictions must have one shape: {log_probs.shape} != {disturbed.shape}"
@@ -151,6 +159,7 @@ def _check_pair(
     num_classes: int,
     mask: Bool[AnyArray, " ..."] | None,
 ) -> None:
+    check_arrays({"labels": labels, "disturbed": disturbed})
     if labels.shape != disturbed.shape:
         raise ValueError(
             f"both predictions must have one shape: {labels.shape} != {disturbed.shape}"

@@ -15,6 +15,7 @@ from jaxfer.metrics.class_statistics import ClassFeatureStatistics
 from jaxfer.metrics.precision import AnyArray, compiled_in_float64
 from jaxfer.metrics.score import Flag, Score, flag_where, make_score
 from jaxfer.metrics.sums import product
+from jaxfer.metrics.validation import num_channels
 
 Covariance = Literal["spherical", "diagonal", "full"]
 COMPONENTS = 64
@@ -64,7 +65,7 @@ def gbc(
         ValueError: shapes disagree, or an option is none of those above; outside `jit`, also for
             labels out of range.
     """
-    stats = ClassFeatureStatistics.zeros(num_classes, features.shape[-1])
+    stats = ClassFeatureStatistics.zeros(num_classes, num_channels(features, "features"))
     stats = stats.update(features, labels, mask=mask)
     return gbc_from_statistics(
         stats, covariance=covariance, components=components, min_variance=min_variance
@@ -86,7 +87,7 @@ def log_gbc(
     Higher is better, at least −log(C(C−1)), unbounded above. Orders sources as `gbc` does.
     Arguments, departures and errors are those of `gbc`.
     """
-    stats = ClassFeatureStatistics.zeros(num_classes, features.shape[-1])
+    stats = ClassFeatureStatistics.zeros(num_classes, num_channels(features, "features"))
     stats = stats.update(features, labels, mask=mask)
     return log_gbc_from_statistics(
         stats, covariance=covariance, components=components, min_variance=min_variance

@@ -18,6 +18,7 @@ from jaxfer.metrics.class_statistics import ClassFeatureStatistics
 from jaxfer.metrics.posterior import PosteriorStatistics, linear_classifier
 from jaxfer.metrics.precision import AnyArray, compiled_in_float64
 from jaxfer.metrics.score import Flag, Score, flag_where, make_score
+from jaxfer.metrics.validation import num_channels
 
 
 def lda(
@@ -55,7 +56,7 @@ def lda(
         ValueError: shapes disagree, or the shrinkage is out of range; outside `jit`, also for
             labels out of range.
     """
-    stats = ClassFeatureStatistics.zeros(num_classes, features.shape[-1])
+    stats = ClassFeatureStatistics.zeros(num_classes, num_channels(features, "features"))
     stats = stats.update(features, labels, mask=mask)
     classifier = linear_classifier(stats, shrinkage=shrinkage)
     posteriors = PosteriorStatistics.zeros(num_classes)

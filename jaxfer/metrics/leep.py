@@ -19,6 +19,7 @@ from jaxfer.metrics.precision import AnyArray, compiled_in_float64
 from jaxfer.metrics.prediction import PredictionStatistics, conditional_log_probs
 from jaxfer.metrics.score import Flag, Score, flag_where, make_score
 from jaxfer.metrics.statistics import LabelStatistics
+from jaxfer.metrics.validation import num_channels
 
 
 def leep(
@@ -50,7 +51,7 @@ def leep(
         ValueError: shapes disagree; outside `jit`, also for labels out of range and for rows that
             are no log-probabilities.
     """
-    stats = LabelStatistics.zeros(num_classes, log_probs.shape[-1])
+    stats = LabelStatistics.zeros(num_classes, num_channels(log_probs, "log_probs"))
     stats = stats.update(log_probs, labels, mask=mask)
     predictions = PredictionStatistics.zeros(num_classes).update(
         log_probs, labels, conditional_log_probs(stats), mask=mask

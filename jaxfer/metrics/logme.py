@@ -15,6 +15,7 @@ from jaxfer.metrics.precision import AnyArray, compiled_in_float64
 from jaxfer.metrics.score import Flag, Score, flag_where, make_score
 from jaxfer.metrics.statistics import FeatureStatistics
 from jaxfer.metrics.sums import product
+from jaxfer.metrics.validation import num_channels
 
 FLOAT64_EPS = float(np.finfo(np.float64).eps)
 EPSILON = 1e-5
@@ -58,7 +59,7 @@ def logme(
     Raises:
         ValueError: shapes disagree; outside `jit`, also for labels out of range.
     """
-    stats = FeatureStatistics.zeros(num_classes, features.shape[-1])
+    stats = FeatureStatistics.zeros(num_classes, num_channels(features, "features"))
     stats = stats.update(features, labels, mask=mask)
     return logme_from_statistics(stats, max_rounds=max_rounds, tolerance=tolerance)
 

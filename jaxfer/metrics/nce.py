@@ -11,7 +11,7 @@ from jaxfer.metrics.entropy import negative_conditional_entropy
 from jaxfer.metrics.precision import AnyArray, compiled_in_float64
 from jaxfer.metrics.score import Score, make_score
 from jaxfer.metrics.statistics import LabelStatistics
-from jaxfer.metrics.validation import check_labels, check_mask
+from jaxfer.metrics.validation import check_arrays, check_labels, check_mask
 
 
 def nce(
@@ -43,6 +43,7 @@ def nce(
     Raises:
         ValueError: shapes disagree; outside `jit`, also for classes out of range.
     """
+    check_arrays({"source_labels": source_labels, "labels": labels})
     if source_labels.shape != labels.shape:
         raise ValueError(
             f"source_labels must have the labels' shape: {source_labels.shape} != {labels.shape}"

@@ -20,7 +20,7 @@ from jaxfer.metrics.discriminant import (
 from jaxfer.metrics.moments import block_rows
 from jaxfer.metrics.precision import AnyArray, compiled_in_float64
 from jaxfer.metrics.sums import added, added_over, added_weighted, is_finite, product, usable
-from jaxfer.metrics.validation import check_labels, check_samples
+from jaxfer.metrics.validation import check_labels, check_num_classes, check_samples
 
 
 class LinearClassifier(NamedTuple):
@@ -48,6 +48,7 @@ class PosteriorStatistics(NamedTuple):
     @staticmethod
     def zeros(num_classes: int) -> PosteriorStatistics:
         """The statistics of no voxel."""
+        check_num_classes(num_classes)
         return _zeros(num_classes=num_classes)
 
     def update(

@@ -25,7 +25,12 @@ from jaxfer.metrics.sums import (
     product,
     usable,
 )
-from jaxfer.metrics.validation import check_labels, check_log_probs, check_samples
+from jaxfer.metrics.validation import (
+    check_labels,
+    check_log_probs,
+    check_num_classes,
+    check_samples,
+)
 
 LOG_EEP_FLOOR = math.log(1e-16)
 """Stands for log 0. A voxel that is part of the table cannot come near: its EEP is at least
@@ -52,6 +57,7 @@ class PredictionStatistics(NamedTuple):
     @staticmethod
     def zeros(num_classes: int) -> PredictionStatistics:
         """The statistics of no voxel."""
+        check_num_classes(num_classes)
         return _zeros(num_classes=num_classes)
 
     def update(

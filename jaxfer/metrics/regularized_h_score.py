@@ -12,6 +12,7 @@ from jaxfer.metrics.precision import AnyArray, compiled_in_float64
 from jaxfer.metrics.score import Score, make_score
 from jaxfer.metrics.statistics import FeatureStatistics
 from jaxfer.metrics.sums import product
+from jaxfer.metrics.validation import num_channels
 
 FLOAT64_EPS = float(np.finfo(np.float64).eps)
 
@@ -45,7 +46,7 @@ def regularized_h_score(
     Raises:
         ValueError: shapes disagree; outside `jit`, also for labels out of range.
     """
-    stats = FeatureStatistics.zeros(num_classes, features.shape[-1])
+    stats = FeatureStatistics.zeros(num_classes, num_channels(features, "features"))
     return regularized_h_score_from_statistics(stats.update(features, labels, mask=mask))
 
 

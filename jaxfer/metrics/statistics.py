@@ -44,7 +44,12 @@ from jaxfer.metrics.sums import (
     usable,
     weighted_sum,
 )
-from jaxfer.metrics.validation import check_labels, check_log_probs, check_samples
+from jaxfer.metrics.validation import (
+    check_labels,
+    check_log_probs,
+    check_num_classes,
+    check_samples,
+)
 
 
 class LabelStatistics(NamedTuple):
@@ -63,6 +68,7 @@ class LabelStatistics(NamedTuple):
     @staticmethod
     def zeros(num_classes: int, num_source_classes: int) -> LabelStatistics:
         """The statistics of no voxel."""
+        check_num_classes(num_classes, num_source_classes)
         return _zero_labels(num_classes=num_classes, num_source_classes=num_source_classes)
 
     def update(
@@ -127,6 +133,7 @@ class FeatureStatistics(NamedTuple):
     @staticmethod
     def zeros(num_classes: int, num_features: int) -> FeatureStatistics:
         """The statistics of no voxel."""
+        check_num_classes(num_classes)
         return _zero_features(num_classes=num_classes, num_features=num_features)
 
     def update(

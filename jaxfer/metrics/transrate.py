@@ -12,6 +12,7 @@ from jaxfer.metrics.card import Metric
 from jaxfer.metrics.class_statistics import ClassFeatureStatistics
 from jaxfer.metrics.precision import AnyArray, compiled_in_float64
 from jaxfer.metrics.score import Score, make_score
+from jaxfer.metrics.validation import num_channels
 
 ClassWeights = Literal["count", "uniform"]
 Scale = Literal["none", "unit"]
@@ -56,7 +57,7 @@ def transrate(
         ValueError: shapes disagree, or an option is none of those above; outside `jit`, also for
             labels out of range.
     """
-    stats = ClassFeatureStatistics.zeros(num_classes, features.shape[-1])
+    stats = ClassFeatureStatistics.zeros(num_classes, num_channels(features, "features"))
     stats = stats.update(features, labels, mask=mask)
     return transrate_from_statistics(
         stats, class_weights=class_weights, epsilon=epsilon, scale=scale

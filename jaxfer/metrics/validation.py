@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jaxtyping import Bool, Float, Real
 
@@ -17,6 +18,8 @@ from jaxfer.metrics.precision import AnyArray, compiled_in_float64
 
 ROW_SUM_TOLERANCE = 0.01
 """How far a row of probabilities may sum from 1: wide enough for outputs in half precision."""
+
+_REAL = (jnp.bool_, jnp.integer, jnp.floating)
 
 
 def check_samples(
@@ -29,6 +32,7 @@ def check_samples(
 ) -> None:
     """Raise ValueError unless labels and mask have the samples' shape without its last axis."""
     check_arrays({name: samples, "labels": labels})
+    num_channels(samples, name)
     if samples.shape[:-1] != labels.shape or (channels or samples.shape[-1]) != samples.shape[-1]:
         width = "" if channels is None else f" and {channels} channels"
         raise ValueError(
@@ -50,10 +54,29 @@ def check_mask(labels: Real[AnyArray, " ..."], mask: Bool[AnyArray, " ..."] | No
 
 
 def check_arrays(arrays: Mapping[str, object]) -> None:
-    """Raise ValueError unless all are arrays of numpy or JAX."""
+    """Raise ValueError unless all are arrays of numpy or JAX, of real numbers or of bool."""
     for name, found in arrays.items():
         if not isinstance(found, AnyArray):
             raise ValueError(f"{name} must be an array: found {type(found).__name__}")
+        if not any(jnp.issubdtype(found.dtype, kind) for kind in _REAL):
+            raise ValueError(f"{name} must hold real numbers: found {found.dtype}")
+
+
+def num_channels(samples: Real[AnyArray, " ..."], name: str) -> int:
+    """The channels on the last axis; ValueError unless it is an array with at least one."""
+    check_arrays({name: samples})
+    if not samples.ndim or not samples.shape[-1]:
+        raise ValueError(f"{name} needs channels on its last axis: found {samples.shape}")
+    return int(samples.shape[-1])
+
+
+def check_num_classes(*numbers: int) -> None:
+    """Raise ValueError unless all are whole and at least 1: they are shapes, known to `jit`."""
+    for number in numbers:
+        if not isinstance(number, int | np.integer) or number < 1:
+            raise ValueError(
+                f"a number of classes must be a whole number of at least 1: found {number}"
+            )
 
 
 def check_labels(
@@ -64,6 +87,7 @@ def check_labels(
     name: str = "labels",
 ) -> None:
     """Raise ValueError unless every unmasked label is a whole number in [0, num_classes)."""
+    check_num_classes(num_classes)
     if _traced(labels, mask):
         return
     # Arrays that a caller's `jit` closes over are known while it is traced.

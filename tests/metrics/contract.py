@@ -32,8 +32,9 @@ def check(metric: Callable[..., Any], inputs: np.ndarray, labels: np.ndarray, rt
 
     Order and numbering of voxels and classes, absent classes, masked rows, input left alone,
     too little to score, unusable input, errors outside `jit`, also of labels that a caller's `jit`
-    closes over; `vmap` inside `pmap`, which compiles as `jit` does: the scope of float64 ends
-    before the caller's own compilation, where what `vmap` made of an operation may need it.
+    closes over; no channels and no classes; `vmap` inside `pmap`, which compiles as `jit` does: the
+    scope of float64 ends before the caller's own compilation, where what `vmap` made of an
+    operation may need it.
     """
     n = len(labels)
     before = inputs.copy(), labels.copy()
@@ -70,6 +71,11 @@ def check(metric: Callable[..., Any], inputs: np.ndarray, labels: np.ndarray, rt
 
     with pytest.raises(ValueError, match=r"labels must be whole numbers in \[0, 2\]"):
         metric(inputs, labels - 1, num_classes=CLASSES)
+
+    with pytest.raises(ValueError, match=r"needs channels on its last axis: found \(\d+, 0\)"):
+        metric(inputs[:, :0], labels, num_classes=CLASSES)
+    with pytest.raises(ValueError, match="a whole number of at least 1: found 0"):
+        metric(inputs, labels, num_classes=0)
 
     def once(inputs: Any, labels: Any) -> Any:
         return metric(inputs, labels, num_classes=CLASSES)
