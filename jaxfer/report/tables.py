@@ -131,11 +131,12 @@ def why_missing(ranking: Ranking, metric: Metric) -> str:
 
 def cost_words(cost: Cost) -> str:
     """What choosing the source cost beside fine-tuning from each, as a sentence."""
+    share = cost.share
+    told = f"1/{1 / share:.3g} of the time" if share < 1 else f"{share:.3g} times as long"
     return (
         f"Scoring {count_text(cost.sources, 'source')} took {cost.selecting:.1f} s; fine-tuning "
         f"from each would take about {cost.sources} × {cost.one_finetuning:.1f} s. That is "
-        f"1/{1 / cost.share:.3g} of the time; published for an estimator of this kind: "
-        f"1/{1 / PUBLISHED_SHARE:.0f}."
+        f"{told}; published for an estimator of this kind: 1/{1 / PUBLISHED_SHARE:.0f} of it."
     )
 
 
