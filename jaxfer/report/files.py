@@ -106,11 +106,16 @@ def _record(path: Path) -> dict[str, Any] | None:
 
 
 def _split(path: Path) -> dict[str, tuple[str, ...]] | None:
+    """The target's cases by part; parts without a case are left out."""
     if not path.is_file():
         return None
     with reading(path):
         parts = _json(path)["target"]
-        return {part: tuple(str(case) for case in cases) for part, cases in parts.items()}
+        return {
+            part: tuple(str(case) for case in parts[part])
+            for part in ("train", "validation", "test")
+            if parts.get(part)
+        }
 
 
 def read_problems(workdir: Path) -> tuple[Problem, ...] | None:

@@ -77,8 +77,9 @@ class FakeRun:
         return self
 
     def prepared(self) -> FakeRun:
-        split = {"train": [f"t{i}" for i in range(8)], "validation": ["v1", "v2"],
+        split: dict[str, Any] = {"train": [f"t{i}" for i in range(8)], "validation": ["v1", "v2"],
                  "test": list(self.subjects)}  # fmt: skip
+        split["subjects"] = {case: case for cases in split.values() for case in cases}
         write_json(self.workdir / "prepare/splits.json", {"target": split})
         problem = {"severity": "warning", "file": "t3_flair.nii.gz",
                    "problem": "the spacing differs", "found": "1.2 mm", "expected": "1 mm",

@@ -20,6 +20,7 @@ def test_a_finished_run_is_read_whole(finished: Path) -> None:
     assert run.name == "demo"
     assert run.synthetic
     assert run.split is not None
+    assert list(run.split) == ["train", "validation", "test"]
     assert run.split["test"] == ("p1", "p2", "p3", "p4", "p5", "p6")
     assert run.problems is not None
     assert run.problems[0].found == "1.2 mm"
