@@ -54,7 +54,10 @@ def jc_otce(
     d the transport cost between the clouds of a source and a target class. Higher is better, within
     [−H(Y_t), 0]; γ = 1 is F-OTCE. Tan et al., arXiv 2106.10479, of which we know no more than
     this: γ = 0.5 and the power of d are not confirmed. Both terms have their mean as unit, since
-    their scales differ otherwise; d is in squared distances, as the first term is.
+    their scales differ otherwise; d is in squared distances, as the first term is. Public
+    code (of others) adds both as they are; in place of d it takes the plan between the classes'
+    means times its cost, which is 0 for classes that this plan does not pair; its plans are exact;
+    and where it reduces features, source and target get components of their own.
 
     Args:
         gamma: γ in [0, 1].
