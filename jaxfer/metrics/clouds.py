@@ -14,7 +14,7 @@ from jaxfer.metrics.entropy import negative_conditional_entropy
 from jaxfer.metrics.precision import AnyArray
 from jaxfer.metrics.score import Flag, Score, flag_where, make_score
 from jaxfer.metrics.sinkhorn import Cost, Transport, transport
-from jaxfer.metrics.sums import is_finite, usable
+from jaxfer.metrics.sums import is_finite, product, usable
 from jaxfer.metrics.validation import check_labels, check_samples
 
 FLOAT32_EPS = float(np.finfo(np.float32).eps)
@@ -149,12 +149,32 @@ def masses(clouds: Clouds) -> tuple[Float[Array, " n"], Float[Array, " m"]]:
     return a, b
 
 
-def plan_between(
-    clouds: Clouds, settings: Settings, block_size: int, cost: Cost | None = None
-) -> tuple[Transport, Float[Array, ""]]:
-    """The plan for the cost in units of its mean, and that unit; squared distances by default."""
+def centred_cost(clouds: Clouds) -> tuple[Cost, Float[Array, ""]]:
+    """Squared distances once each side is brought to its own mean, and those of the means.
+
+    Moving a whole side adds to every plan's cost alike, so the best plan is the same; the mean
+    cost, of which epsilon is a share, would grow with the move, and the plan blur.
+    """
+    a, b = masses(clouds)
+    sides = ((a, clouds.x), (b, clouds.y))
+    mean_x, mean_y = (product(mass[None, :], points) for mass, points in sides)
+    cost = Cost.squared_distance(clouds.x - mean_x, clouds.y - mean_y)
+    # What rounding to float32 leaves of voxels in one place is no difference between them.
+    size = sum((mass * (points**2).sum(1)).sum() for mass, points in sides)
+    differs = cost.mean(a, b) > FLOAT32_EPS**2 * size
+    return cost.times(jnp.where(differs, 1.0, 0.0)), ((mean_x - mean_y) ** 2).sum()
+
+
+def plan_between(clouds: Clouds, settings: Settings, block_size: int) -> Transport:
+    """The plan for squared distances, its cost in the features' unit squared."""
+    cost, apart = centred_cost(clouds)
+    plan = plan_for(cost, clouds, settings, block_size)
+    return plan._replace(cost=plan.cost + apart)
+
+
+def plan_for(cost: Cost, clouds: Clouds, settings: Settings, block_size: int) -> Transport:
+    """The plan for a cost, of whose mean epsilon is a share."""
     epsilon, max_iterations, threshold = settings
-    cost = Cost.squared_distance(clouds.x, clouds.y) if cost is None else cost
     a, b = masses(clouds)
     unit = cost.mean(a, b)
     # The mean is a difference of offsets and product: what equal clouds leave of it is noise.
@@ -170,7 +190,7 @@ def plan_between(
         threshold=threshold,
         block_size=block_size,
     )
-    return plan, unit
+    return plan._replace(cost=plan.cost * unit)
 
 
 def score_of(clouds: Clouds, plan: Transport) -> TransportScore:

@@ -15,15 +15,16 @@ from jaxfer.metrics.clouds import (
     FLOAT32_EPS,
     MAX_ITERATIONS,
     THRESHOLD,
-    Clouds,
     Samples,
     Settings,
     TransportScore,
+    centred_cost,
     check_settings,
     check_side,
     clouds_of,
     masses,
     plan_between,
+    plan_for,
     score_of,
 )
 from jaxfer.metrics.precision import AnyArray, compiled_in_float64
@@ -51,10 +52,15 @@ def jc_otce(
 
         c_ij = γ ‖f_i − f_j‖² / mean + (1 − γ) d(y_i, y_j) / mean,
 
-    d the transport cost between the clouds of a source and a target class. Higher is better, within
-    [−H(Y_t), 0]; γ = 1 is F-OTCE. Tan et al., arXiv 2106.10479, of which we know no more than
-    this: γ = 0.5 and the power of d are not confirmed. Both terms have their mean as unit, since
-    their scales differ otherwise; d is in squared distances, as the first term is.
+    f brought to one mean over each side, d the transport cost between the clouds of a source and a
+    target class. Higher is better, within [−H(Y_t), 0]; γ = 1 is F-OTCE. Tan et al., arXiv
+    2106.10479, of which we know no more than this: γ = 0.5 and the power of d are not confirmed.
+    Both terms have their mean as unit, since their scales differ otherwise; d is in squared
+    distances, as the first term is.
+
+    Public code, of others, adds both as they are; in place of d it takes the plan between the
+    classes' means times its cost, which is 0 for classes that this plan does not pair; its plans
+    are exact; and where it reduces features, source and target get components of their own.
 
     Args:
         gamma: γ in [0, 1].
@@ -101,7 +107,10 @@ def _jc_otce(
     def of_pair(pair: Int[Array, ""]) -> Transport:
         s, c = pair // num_classes, pair % num_classes
         # The columns of two classes alone: only their voxels carry mass.
-        return _between(clouds, s, c, settings, block_size)
+        source_classes = jnp.take(clouds.source_classes, s, axis=1)[:, None]
+        target_classes = jnp.take(clouds.target_classes, c, axis=1)[:, None]
+        of_both = clouds._replace(source_classes=source_classes, target_classes=target_classes)
+        return plan_between(of_both, settings, block_size)
 
     plans = jax.lax.map(of_pair, jnp.arange(num_source_classes * num_classes))
     shape = (num_source_classes, num_classes)
@@ -116,36 +125,20 @@ def _jc_otce(
     a, b = masses(clouds)
     mean = of_classes.mean(a, b)
     # Far below the features' own spread, two classes lie in one place.
-    features = Cost.squared_distance(clouds.x, clouds.y)
+    features, apart = centred_cost(clouds)
     mean_distance = features.mean(a, b)
-    classes_unit = jnp.where(mean > FLOAT32_EPS**2 * mean_distance, mean, jnp.inf)
+    classes_unit = jnp.where(mean > FLOAT32_EPS**2 * (mean_distance + apart), mean, jnp.inf)
     features_unit = jnp.where(mean_distance > 0, mean_distance, jnp.inf)
     joint = features.times(gamma / features_unit).plus(of_classes.times((1 - gamma) / classes_unit))
-    plan, unit = plan_between(clouds, settings, block_size, joint)
+    plan = plan_for(joint, clouds, settings, block_size)
     worst = jnp.where(present, plans.marginal_error.reshape(shape), 0).max()
     return score_of(
         clouds,
         plan._replace(
-            cost=plan.cost * unit,
             converged=plan.converged & (plans.converged.reshape(shape) | ~present).all(),
             marginal_error=jnp.maximum(plan.marginal_error, worst),
         ),
     )
-
-
-def _between(
-    clouds: Clouds,
-    source_class: Int[Array, ""],
-    target_class: Int[Array, ""],
-    settings: Settings,
-    block_size: int,
-) -> Transport:
-    """The plan between the voxels of a source and a target class, its cost in squared distances."""
-    source_classes = jnp.take(clouds.source_classes, source_class, axis=1)[:, None]
-    target_classes = jnp.take(clouds.target_classes, target_class, axis=1)[:, None]
-    pair = clouds._replace(source_classes=source_classes, target_classes=target_classes)
-    plan, unit = plan_between(pair, settings, block_size)
-    return plan._replace(cost=plan.cost * unit)
 
 
 JC_OTCE = Metric(

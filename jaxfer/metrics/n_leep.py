@@ -55,8 +55,10 @@ def n_leep(
     over keys. Li et al., Ranking Neural Checkpoints, CVPR 2021 (arXiv 2011.11200).
 
     We depart from published code in that the logarithm of LEEP is kept (SFDA's and NCTI's copies
-    leave it out); the floor of the covariances is relative, so that the features' unit does not
-    matter; and the number of components follows the classes that are present.
+    leave it out; PACTran's has the opposite sign); the floor of the covariances is relative, so
+    that the features' unit does not matter (there 1e-6 in their unit); the mixture starts from a
+    key (there unseeded, mostly); and the number of components follows the classes that are
+    present. PACTran's has another number, max(min(C, n/5), n/10).
 
     Args:
         features: any real values.

@@ -59,8 +59,9 @@ def ncti_terms(
     Wang et al., How Far Pre-trained Models Are from Neural Collapse, ICCV 2023.
 
     We depart from published code in using one solver for every shrinkage. There the smallest one
-    switches to another, whose variances have n−C for divisor: `seli` then differs by
-    √((n−C)/n), and jumps between sources.
+    switches to another, whose variances have n−C for divisor: `seli` is then ours times
+    √((n−C)/n), the distances in the posteriors of `ncc` and `vc` ours times (n−C)/n, and sources
+    on either side of the switch do not compare.
 
     Args:
         features: any real values.
@@ -71,7 +72,8 @@ def ncti_terms(
             it, flagged `REDUCED`.
 
     Returns:
-        The three parts.
+        The three parts, flagged `SATURATED` with n−1 components or more, which tell any labels
+        apart: `seli` is then made of the floor under the variances.
 
     Raises:
         ValueError: shapes disagree, or num_components < 1; outside `jit`, also for labels out of
@@ -137,7 +139,9 @@ def _ncti_terms(
     vc = jnp.log(jnp.where(spread > 0, spread, 1))
 
     counts, n_invalid = classes.sum(0), samples.n_invalid
-    flags = flag_where(components.rank < num_components, Flag.REDUCED)
+    flags = flag_where(components.rank < num_components, Flag.REDUCED) | flag_where(
+        points.shape[1] >= n - 1, Flag.SATURATED
+    )
     scores = (
         make_score(value, class_counts=counts, n_invalid=n_invalid, flags=flags)
         for value in (ncc, seli, vc)

@@ -62,8 +62,10 @@ def f_otce(
     features that do not vary, give −H(Y_t). Tan et al., arXiv 2207.05510.
 
     We depart from published code in how the plan is made. Exact transport costs O(n³ log n); the
-    published entropic form has an ε in the features' unit. Here the cost ‖f_s − f_t‖² is divided by
-    its mean over all pairs, so that ε, and with it the score, is free of the features' unit; and
+    published entropic form has an ε in the features' unit. Here both clouds are brought to one
+    mean, which changes no exact plan, and the cost ‖f_s − f_t‖² is divided by its mean over all
+    pairs, so that ε, and with it the score, is free of the features' unit and of an offset between
+    the sides, such as of two scanners; and
     a plan that has not converged is no score. ε blurs the plan: towards 0 the score becomes that of
     the exact plan, towards ∞ it becomes −H(Y_t).
 
@@ -210,8 +212,7 @@ def _f_otce(
     block_size: int,
 ) -> TransportScore:
     clouds = clouds_of(source, target, num_source_classes, num_classes)
-    plan, unit = plan_between(clouds, settings, block_size)
-    return score_of(clouds, plan._replace(cost=plan.cost * unit))
+    return score_of(clouds, plan_between(clouds, settings, block_size))
 
 
 F_OTCE = Metric(
@@ -225,8 +226,8 @@ F_OTCE = Metric(
     cost=COST,
     reference="Tan et al., Transferability-Guided Cross-Domain Cross-Task Transfer Learning, "
     "arXiv 2207.05510",
-    departure="epsilon is a share of the mean cost (elsewhere in the features' unit, or an exact "
-    "plan); a plan that has not converged is NaN (elsewhere used in silence)",
+    departure="epsilon is a share of the mean cost between clouds brought to one mean (elsewhere "
+    "in the features' unit, or an exact plan); a plan that has not converged is NaN (elsewhere used in silence)",
     compute=f_otce,
 )
 

@@ -7,6 +7,8 @@ import functools
 import jax
 import numpy as np
 import pytest
+from scipy.special import log_softmax
+from scipy.stats import multivariate_normal
 
 from jaxfer.metrics.n_leep import mixture_posteriors, n_leep
 from tests.metrics import contract
@@ -37,6 +39,38 @@ def test_is_leep_of_the_posteriors(draw):
     sizes = np.linalg.svd(voxels.features - voxels.features.mean(0), compute_uv=False) ** 2
     enough = np.searchsorted(np.cumsum(sizes) / sizes.sum(), 0.8) + 1
     assert (int(posteriors.num_dimensions), int(posteriors.num_components)) == (enough, 6)
+
+
+def published(features, labels, place, rounds=300):
+    """LEEP of expectation maximisation in float64, started from the true blobs."""
+    centred = features.astype(np.float64) - features.astype(np.float64).mean(0)
+    _, sizes, axes = np.linalg.svd(centred, full_matrices=False)
+    enough = np.searchsorted(np.cumsum(sizes**2) / (sizes**2).sum(), 0.8) + 1
+    points, shares = centred @ axes[:enough].T, np.eye(place.max() + 1)[place]
+    for _ in range(rounds):
+        logs = []
+        for share in shares.T:
+            mean = share @ points / share.sum()
+            spread = (share[:, None] * (points - mean)).T @ (points - mean) / share.sum()
+            covariance = spread + 1e-6 * np.eye(enough)
+            density = multivariate_normal(mean, covariance).logpdf(points)
+            logs.append(np.log(share.mean()) + density)
+        log_posteriors = log_softmax(np.stack(logs, 1), axis=1)
+        shares = np.exp(log_posteriors)
+    return leep_oracle(log_posteriors, labels)
+
+
+def test_blobs_that_overlap_score_what_the_published_mixture_does():
+    rng = np.random.default_rng(8)
+    place = np.arange(300) % 3
+    centres = 2.5 * np.eye(3, 4)
+    features = (centres[place] + rng.standard_normal((300, 4))).astype(np.float32)
+    labels = np.where(rng.random(300) < 0.8, place, (place + 1) % 3)
+    options = {"components_per_class": 1, "restarts": 4, "max_rounds": 1000, "tolerance": 1e-10}
+    found = n_leep(features, labels, num_classes=CLASSES, **options)
+    assert found.reasons == ()
+    assert float(found) == pytest.approx(published(features, labels, place), rel=1e-3)
+    assert -1.0 < float(found) < -0.5
 
 
 def test_blobs_of_one_class_score_zero_and_blobs_of_all_classes_the_prior():

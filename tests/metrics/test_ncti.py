@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 import scipy.linalg
+from scipy.special import softmax
 
 from jaxfer.metrics.ncti import ncti_terms, ncti_total
 from tests.metrics import contract
@@ -36,6 +37,40 @@ def oracle(features, labels, num_components):
     )
 
 
+def published_svd(features, labels, num_components):
+    """The published solver for the smallest shrinkage: none, within-class divisor n − C."""
+    n, classes = len(labels), labels.max() + 1
+    centred = features.astype(np.float64) - features.astype(np.float64).mean(0)
+    points = centred @ np.linalg.svd(centred, full_matrices=False)[2][:num_components].T
+    means = np.stack([points[labels == c].mean(0) for c in range(classes)])
+    shares = np.bincount(labels) / n
+    residual = points - means[labels]
+    whitening = np.linalg.inv(np.linalg.cholesky(residual.T @ residual / (n - classes))).T
+    spread = np.sqrt(shares)[:, None] * (means @ whitening)
+    directions = whitening @ np.linalg.svd(spread)[2][: classes - 1].T
+    places, centres = points @ directions, means @ directions
+    logits = places @ centres.T - (centres**2).sum(1) / 2 + np.log(shares)
+    probs = softmax(logits, axis=1)
+    nuclear = functools.partial(np.linalg.norm, ord="nuc")
+    return (
+        probs[np.arange(n), labels].mean(),
+        nuclear(places),
+        np.log(sum(nuclear(probs[labels == c]) for c in range(classes))),
+    )
+
+
+def test_the_published_other_solver_differs_by_its_divisor_alone(draw):
+    # Overlapping classes, so that the posteriors are not certain.
+    voxels, n = draw(6, n=600), 600
+    features = 40 * voxels.features + np.random.default_rng(6).normal(0, 120, (n, 6))
+    found = contract.values(four(features, voxels.labels, num_classes=CLASSES))
+    expected = np.array(published_svd(features, voxels.labels, 4))
+    assert 0.4 < expected[0] < 0.9
+    assert found[1] * np.sqrt((n - CLASSES) / n) == pytest.approx(expected[1], rel=1e-5)
+    np.testing.assert_allclose(found[[0, 2]], expected[[0, 2]], CLASSES / n)
+    assert abs(found[0] / expected[0] - 1) > 1e-5
+
+
 @pytest.mark.parametrize("unit", [1, 0.1])
 def test_is_the_formula(unit, draw):
     voxels = draw(0, n=60)
@@ -54,6 +89,14 @@ def test_fewer_features_than_components_are_flagged(draw):
         contract.values(found), oracle(voxels.features, voxels.labels, 12), 1e-5
     )
     assert found.seli.reasons == ("reduced",)
+
+
+def test_as_many_components_as_voxels_are_flagged(draw):
+    voxels = draw(5, n=12, features=11)
+    found = ncti_terms(voxels.features, voxels.labels, num_classes=CLASSES, num_components=11)
+    assert found.seli.reasons == found.ncc.reasons == ("saturated",)
+    fewer = ncti_terms(voxels.features, voxels.labels, num_classes=CLASSES, num_components=10)
+    assert fewer.seli.reasons == ()
 
 
 def test_constant_and_collapsed_features(draw):

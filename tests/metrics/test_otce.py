@@ -62,6 +62,11 @@ def squared(source, target):
     return cdist(source[0].astype(np.float64), target[0].astype(np.float64), "sqeuclidean")
 
 
+def at_one_mean(source, target):
+    """Both sides around their own mean: the best plan is the same."""
+    return [(x.astype(np.float64) - x.astype(np.float64).mean(0), y) for x, y in (source, target)]
+
+
 def conditional_entropy(plan, source_labels, target_labels):
     joint = np.eye(SOURCES)[source_labels].T @ plan @ np.eye(CLASSES)[target_labels]
     return -xlogy(joint, joint / joint.sum(1, keepdims=True)).sum()
@@ -90,7 +95,7 @@ def test_small_epsilon_is_the_linear_programme(seed, m):
 
 def test_any_epsilon_is_sinkhorn_with_the_whole_matrix():
     source, target = clouds(2)
-    plan = entropic_plan(squared(source, target), 0.1)
+    plan = entropic_plan(squared(*at_one_mean(source, target)), 0.1)
     with jax.enable_x64(True):
         found = score(source, target, epsilon=0.1, threshold=1e-11)
     expected = conditional_entropy(plan, source[1], target[1])
@@ -100,12 +105,30 @@ def test_any_epsilon_is_sinkhorn_with_the_whole_matrix():
     assert int(found.iterations) > 1
 
 
+@pytest.mark.parametrize("metric", [f_otce, jc_otce])
+def test_an_offset_between_the_sides_blurs_nothing(metric):
+    source, target = clouds(4)
+    options = {"metric": metric, "epsilon": 0.05, "threshold": 1e-9}
+    if metric is jc_otce:
+        options["gamma"] = 1.0
+    apart = target[0] + np.float32(64), target[1]
+    near, far = score(source, target, **options), score(source, apart, **options)
+    assert float(far.w_t) == pytest.approx(float(near.w_t), rel=1e-3)
+    assert float(near.w_t) < 0.9 * label_entropy(target[1])
+    # Two places are no more than that, however the numbers of one place are rounded.
+    points = [(np.full_like(x, v), y) for (x, y), v in ((source, 0.1), (target, 7.3))]
+    blank = score(*points, **options)
+    assert float(blank) == pytest.approx(-label_entropy(target[1]), rel=1e-5)
+    if metric is f_otce:
+        assert float(blank.w_d) == pytest.approx(4 * 7.2**2, rel=1e-5)
+
+
 def test_a_small_epsilon_takes_few_sweeps():
     # Three blocks, the last one filled up. Sinkhorn's own steps from a cold start need hundreds.
     source, target = clouds(2, 160, 160)
     with jax.enable_x64(True):
         found = score(source, target, epsilon=0.01, block_size=64)
-        sharp = score(source, target, epsilon=0.01, threshold=1e-9, block_size=64)
+        sharp = score(source, target, epsilon=0.01, threshold=1e-7, block_size=64)
     assert bool(found.converged)
     assert bool(sharp.converged)
     assert int(found.iterations) < 80
@@ -235,14 +258,17 @@ def test_degenerate_input_is_nan_with_a_reason():
 def test_joint_cost_is_the_sum_of_both_terms():
     source, target = clouds(9)
     cost, settings = squared(source, target), {"epsilon": 0.1, "threshold": 1e-9}
+    centred = squared(*at_one_mean(source, target))
     distance = np.zeros((SOURCES, CLASSES))
     for s in range(SOURCES):
         for c in range(CLASSES):
-            block = cost[np.ix_(source[1] == s, target[1] == c)]
-            distance[s, c] = (entropic_plan(block, 0.1) * block).sum()
+            rows, columns = source[1] == s, target[1] == c
+            block = cost[np.ix_(rows, columns)]
+            pair = at_one_mean((source[0][rows], None), (target[0][columns], None))
+            distance[s, c] = (entropic_plan(squared(*pair), 0.1) * block).sum()
     classes = distance[source[1]][:, target[1]]
     for gamma in (0.0, 0.3):
-        joint = gamma * cost / cost.mean() + (1 - gamma) * classes / classes.mean()
+        joint = gamma * centred / centred.mean() + (1 - gamma) * classes / classes.mean()
         plan = entropic_plan(joint, 0.1)
         found = score(source, target, jc_otce, gamma=gamma, **settings)
         expected = conditional_entropy(plan, source[1], target[1])
@@ -250,6 +276,29 @@ def test_joint_cost_is_the_sum_of_both_terms():
         assert float(found.w_d) == pytest.approx((plan * joint).sum(), rel=1e-4)
     alone = score(source, target, jc_otce, gamma=1.0, **settings)
     assert float(alone) == pytest.approx(float(score(source, target, **settings)), rel=1e-5)
+
+
+def published_joint_cost(source, target):
+    """Features as they are, and the plan between the classes' means times its cost."""
+    means = [np.stack([x[y == c].mean(0) for c in range(y.max() + 1)]) for x, y in (source, target)]
+    between = cdist(*means, "sqeuclidean")
+    classes = exact_plan(between) * between
+    return 0.5 * squared(source, target) + 0.5 * classes[source[1]][:, target[1]]
+
+
+def test_classes_far_apart_are_coupled_as_by_the_published_joint_cost():
+    # However their distance is counted, classes along a line meet in their order.
+    rng = np.random.default_rng(10)
+    sides = []
+    for counts in ((15, 9, 6), (12, 18)):
+        labels = np.repeat(np.arange(len(counts)), counts).astype(np.int32)
+        features = np.array([0, 20, 40])[labels, None] * np.eye(1, 4) + rng.normal(0, 1, (30, 4))
+        sides.append((features.astype(np.float32), labels))
+    plan = exact_plan(published_joint_cost(*sides))
+    expected = conditional_entropy(plan, sides[0][1], sides[1][1])
+    assert expected > 0.2
+    found = score(*sides, jc_otce)
+    assert float(found.w_t) == pytest.approx(expected, rel=1e-3)
 
 
 def test_otce_is_the_fitted_line():

@@ -16,11 +16,11 @@ CLASSES = 3
 TABLES = (pactran_dirichlet, pactran_gamma)
 
 
-def published_table(log_probs, labels, kind, alpha=1.0, rounds=1000):
-    """The published updates, to convergence, where their columns no longer lag; fixed rates."""
+def published_table(log_probs, labels, kind, alpha=1.0, rounds=1000, floor=0.0):
+    """The published updates, whose columns lag by a round, with fixed rates."""
     theta = np.exp(log_probs.astype(np.float64))
     theta /= theta.sum(1, keepdims=True)
-    log_theta, one_hot = np.log(theta), np.eye(CLASSES)[labels]
+    log_theta, one_hot = np.log(theta + floor), np.eye(CLASSES)[labels]
     prior = alpha * one_hot.mean(0)[:, None]
     q = theta
     for _ in range(rounds):
@@ -73,6 +73,20 @@ def test_the_gamma_bound_with_the_priors_rates_is_the_published_one_but_for_a_co
         )
     expected = published_table(voxels.log_probs, voxels.labels, "gamma")
     assert float(found) + 1 - 1 / CLASSES == pytest.approx(expected, rel=1e-7)
+
+
+@pytest.mark.parametrize("metric", TABLES)
+def test_certain_sources_score_what_the_published_ten_rounds_and_constant_do(metric, draw):
+    # What a round changes nothing of cannot lag.
+    voxels = draw(3, n=60)
+    named = np.eye(4)[voxels.log_probs.argmax(1)]
+    certain = np.where(named > 0, 0, -np.inf).astype(np.float32)
+    kind = "dirichlet" if metric is pactran_dirichlet else "gamma"
+    options = {"update_rates": False} if kind == "gamma" else {}
+    found = metric(certain, voxels.labels, num_classes=CLASSES, **options)
+    expected = published_table(certain, voxels.labels, kind, rounds=10, floor=1e-10)
+    constant = 1 - 1 / CLASSES if kind == "gamma" else 0
+    assert float(found) + constant == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.mark.parametrize("metric", TABLES)
