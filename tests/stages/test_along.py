@@ -16,13 +16,14 @@ from rich.console import Console
 
 from configs.demo import get_config
 from jaxfer.config import validate
-from jaxfer.errors import UserError
-from jaxfer.models.zoo import load_source
-from jaxfer.stages import pretrain, select
+from jaxfer.errors import Interrupted, UserError
+from jaxfer.models.zoo import Source, load_source
+from jaxfer.stages import evaluate, pretrain, select
 from jaxfer.stages.along import end_of_path, train_along
 from jaxfer.stages.finetune import chosen_path, chosen_source, starting_source
 from jaxfer.stages.interrupt import Interruption
 from jaxfer.stages.prepare import Prepared
+from jaxfer.stages.risk import make_risk_maps
 from jaxfer.stages.run import Run
 from jaxfer.tasks import Task
 from tests.launching import Launch
@@ -205,7 +206,28 @@ def test_without_a_path_the_source_is_the_shelfs(again: Callable[..., Run]) -> N
     assert "path" not in started.card
 
 
-def test_a_launch_along_a_path(launch: Launch, again: Callable[..., Run]) -> None:
+def test_an_interrupted_leg_goes_on_where_it_stopped(again: Callable[..., Run]) -> None:
+    run = again()
+    prepared, path = Prepared.read(run), tasks(*SOURCES[:2])
+    whole = train_along(run, prepared, path)
+    folder = end_of_path(run, prepared, path)
+    shutil.rmtree(folder)
+    looked = iter(range(100))
+    stopping = Interruption()
+    stopping.reason = lambda: "told to" if next(looked) >= 2 else ""
+    stopped = Run(run.config, run.workdir, run.console, stopping)
+    with pytest.raises(Interrupted, match="told to"):
+        train_along(stopped, prepared, path)
+    assert not (folder / "card.json").exists()
+    assert list((folder / "steps").iterdir())
+    resumed = train_along(run, prepared, path)
+    assert jax.tree.all(jax.tree.map(np.array_equal, resumed.params, whole.params))
+    assert not (folder / "steps").exists()
+
+
+def test_a_launch_along_a_path(
+    launch: Launch, again: Callable[..., Run], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     run = again(SOURCES[1], SOURCES[0])
     command = (
         "--config=configs/demo.py:tiny",
@@ -227,6 +249,27 @@ def test_a_launch_along_a_path(launch: Launch, again: Callable[..., Run]) -> Non
     assert along.card["path"] == [SOURCES[1], SOURCES[0]]
     gaps = jax.tree.map(lambda a, b: float(np.abs(a - b).max()), along.params, ordinary.params)
     assert all(gap > 0 and math.isfinite(gap) for gap in jax.tree.leaves(gaps))
-    again_launched = launch(*command)
-    assert again_launched.returncode == 0
-    assert "finetune  fresh" in again_launched.stdout
+    # The risk maps are of the network at the end, those to train with and those to look at.
+    prepared, other = Prepared.read(run), Run(run.config, tmp_path / "other", run.console)
+    other.workdir.mkdir()
+    cases = prepared.cases(Task.parse(run.config.target), "train")
+    leep = [
+        make_risk_maps(other, prepared, source, cases, on_case=lambda _: None)["leep"]
+        for source in (along, ordinary)
+    ]
+    assert summary["risk"]["leep"] == pytest.approx(leep[0], rel=1e-6)
+    assert leep[0] != pytest.approx(leep[1], rel=1e-6)
+    shown: list[list[str] | None] = []
+    real = evaluate.source_log_probs
+
+    def looked_at(run: Run, source: Source, image: np.ndarray) -> np.ndarray:
+        shown.append(source.card.get("path"))
+        return real(run, source, image)
+
+    monkeypatch.setattr(evaluate, "source_log_probs", looked_at)
+    run.config.finetune.methods = ("scratch", "weighted")
+    evaluate.run(run)
+    assert shown
+    assert all(path == [SOURCES[1], SOURCES[0]] for path in shown)
+    page = (run.workdir / "report.html").read_text()
+    assert f"trained along a path, {SOURCES[1]} → {SOURCES[0]}" in page
