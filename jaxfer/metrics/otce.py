@@ -227,7 +227,8 @@ F_OTCE = Metric(
     reference="Tan et al., Transferability-Guided Cross-Domain Cross-Task Transfer Learning, "
     "arXiv 2207.05510",
     departure="epsilon is a share of the mean cost between clouds brought to one mean (elsewhere "
-    "in the features' unit, or an exact plan); a plan that has not converged is NaN (elsewhere used in silence)",
+    "in the features' unit, or an exact plan); a plan that has not converged is NaN (elsewhere "
+    "used in silence)",
     compute=f_otce,
 )
 
