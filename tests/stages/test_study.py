@@ -128,7 +128,7 @@ def test_every_source_has_its_scores_and_baselines(studied: Path) -> None:
     names = {"leep", "h_score@decoder_0", "validation_dice", "source_subjects", "same_modality"}
     names |= {"leep_balanced", "h_score@decoder_0_balanced", "zero_shot_dice"}
     names |= {f"roi_{k}" for k in ("ssim", "ssim_centred", "ssim_shape", "ssim_windowed", "dice")}
-    names |= {"selection_seconds", "finetune_seconds"}
+    names |= {"selection_seconds", "finetune_seconds", "modality_distance"}
     for subset in "01":
         for pretraining in "01":
             for source in SOURCES:
@@ -147,6 +147,7 @@ def test_every_source_has_its_scores_and_baselines(studied: Path) -> None:
                 (record,) = (r for r in ranked if r["source"] == source)
                 assert float(own["leep"]) == record["scores"]["leep"]
                 assert float(own["roi_ssim"]) == record["roi_similarity"]
+                assert float(own["modality_distance"]) == record["modality_distance"]
 
 
 def test_a_cell_is_what_an_ordinary_run_gives(
