@@ -20,7 +20,9 @@ from jaxfer.metrics.validation import check_labels, check_samples
 FLOAT32_EPS = float(np.finfo(np.float32).eps)
 
 EPSILON = 0.002
-MAX_ITERATIONS = 2000
+MAX_ITERATIONS = 10_000
+"""Sweeps at which to give up. Most plans take 50 to 1,000; those between a few dozen voxels, whose
+exact plan is nearly one of several, some thousands, which cost little there."""
 THRESHOLD = 1e-3
 BLOCK_SIZE = 64
 COST = "O(n m D) for each of 50 to 1,000 sweeps, O((n + m) D) memory; samples, not all voxels"
