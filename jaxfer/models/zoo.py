@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -187,11 +186,6 @@ def save_source(
     temporary = folder / f".{os.getpid()}-card.json"
     temporary.write_text(json.dumps(card | about, indent=1))
     temporary.replace(folder / "card.json")
-
-
-def discard_source(folder: Path) -> None:
-    """Takes a source model off the shelf."""
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 def read_card(folder: Path) -> dict[str, Any] | None:

@@ -12,7 +12,7 @@ import pytest
 
 from jaxfer.errors import UserError
 from jaxfer.models.unet import UNet
-from jaxfer.models.zoo import discard_source, load_source, read_card, save_source
+from jaxfer.models.zoo import load_source, read_card, save_source
 from jaxfer.train.loop import initial_params
 
 CARD = {
@@ -107,7 +107,7 @@ def test_an_interrupted_save_is_no_source(folder, monkeypatch, params):
 
 
 def test_nothing_on_the_shelf(folder):
-    discard_source(folder)
+    shutil.rmtree(folder)
     assert read_card(folder) is None
     with pytest.raises(UserError, match="no source model lies here"):
         load_source(folder)
