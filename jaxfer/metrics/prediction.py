@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float, Real
 
+from jaxfer.metrics.moments import over_blocks
 from jaxfer.metrics.precision import AnyArray, compiled_in_float64
 from jaxfer.metrics.statistics import LabelStatistics
 from jaxfer.metrics.sums import (
@@ -147,11 +148,8 @@ def _log_eep(
 ) -> Float[Array, "*n"]:
     labels = jnp.asarray(labels)
     rows = jnp.clip(labels.astype(jnp.int32), 0, log_conditional.shape[0] - 1)
-    # Outside log space nothing is lost: what float64 cannot hold lies far below the floor.
-    conditional = jnp.exp(jnp.asarray(log_conditional).astype(jnp.float64))
     probs = jnp.exp(jnp.asarray(log_probs).astype(jnp.float64))
-    # A probability is at most 1; rounding of the rows may push it past.
-    value = jnp.clip(jnp.log((conditional[rows] * probs).sum(-1)), LOG_EEP_FLOOR, 0)
+    value = _log_of((_conditional(log_conditional)[rows] * probs).sum(-1))
     return jnp.where(labels == rows, value, jnp.nan)
 
 
@@ -181,13 +179,36 @@ def _update(
     mask: Bool[AnyArray, "*n"] | None,
 ) -> PredictionStatistics:
     num_classes, num_source_classes = log_conditional.shape
-    value = _log_eep(log_probs, labels, log_conditional).reshape(-1)
-    probs = jnp.exp(jnp.reshape(log_probs, (-1, num_source_classes)).astype(jnp.float64))
-    classes, used, n_invalid = usable(labels, mask, is_distribution(probs), num_classes)
-    value = jnp.where(used, value, 0)
-    return PredictionStatistics(
-        log_sums=stats.log_sums + product(value[None, :], classes)[0],
-        counts=stats.counts + classes.sum(0),
-        n_unseen=stats.n_unseen + (value <= LOG_EEP_FLOOR).sum(),
-        n_invalid=stats.n_invalid + n_invalid,
-    )
+    log_probs = jnp.reshape(log_probs, (-1, num_source_classes))
+    labels = jnp.reshape(jnp.asarray(labels), -1)
+    asked = jnp.full(labels.shape, True) if mask is None else jnp.reshape(mask, -1)
+    conditional = _conditional(log_conditional)
+
+    def add(
+        so_far: PredictionStatistics,
+        new: Bool[Array, " v"],
+        log_probs: Float[Array, "v s"],
+        labels: Real[Array, " v"],
+        asked: Bool[Array, " v"],
+    ) -> PredictionStatistics:
+        probs = jnp.exp(log_probs.astype(jnp.float64))
+        classes, used, n_invalid = usable(labels, asked & new, is_distribution(probs), num_classes)
+        value = jnp.where(used, _log_of((product(classes, conditional) * probs).sum(-1)), 0)
+        return PredictionStatistics(
+            log_sums=so_far.log_sums + product(value[None, :], classes)[0],
+            counts=so_far.counts + classes.sum(0),
+            n_unseen=so_far.n_unseen + (value <= LOG_EEP_FLOOR).sum(),
+            n_invalid=so_far.n_invalid + n_invalid,
+        )
+
+    return over_blocks(add, stats, log_probs, labels, asked)
+
+
+def _conditional(log_conditional: Float[AnyArray, "c s"]) -> Float[Array, "c s"]:
+    # Outside log space nothing is lost: what float64 cannot hold lies far below the floor.
+    return jnp.exp(jnp.asarray(log_conditional).astype(jnp.float64))
+
+
+def _log_of(expected: Float[Array, "*n"]) -> Float[Array, "*n"]:
+    # A probability is at most 1; rounding of the rows may push it past.
+    return jnp.clip(jnp.log(expected), LOG_EEP_FLOOR, 0)

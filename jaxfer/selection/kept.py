@@ -47,11 +47,11 @@ class Kept:
         """Keeps a batch of a case."""
         if self.file is None:
             return
-        rows = np.asarray(log_probs, np.float32)
+        rows = np.ascontiguousarray(log_probs, np.float32)
         self.shape = rows.shape
         self.labels.append((number, labels))
         try:
-            self.file.write(rows.tobytes())
+            self.file.write(rows.data)
             self.file.flush()
         except OSError as error:
             raise self._unwritable(error) from error

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import reduce
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Integer
 
@@ -138,10 +139,12 @@ def add_predictions(
 ) -> Predictions:
     """The statistics of LEEP's second pass with a batch added."""
     safe, mask = _cells(labels, log_probs)
-    plain, balanced = (
-        own.update(log_probs, safe, table, mask=mask)
-        for own, table in zip(so_far, tables, strict=True)
+    both: PredictionStatistics
+    # Mapped over the tables, the probabilities and the classes are made once.
+    both = jax.vmap(lambda own, table: own.update(log_probs, safe, table, mask=mask))(
+        *(jax.tree.map(lambda *x: jnp.stack(x), *pair) for pair in (so_far, tables))
     )
+    plain, balanced = (jax.tree.map(lambda x, k=k: x[k], both) for k in range(2))
     return plain, balanced
 
 
