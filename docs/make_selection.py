@@ -14,13 +14,14 @@ import math
 import shutil
 import sys
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from selection_tables import COSTS, METHOD, Study, lines_of, mean_of, read_study
+from page_parts import lines_of, number, span, table
+from selection_tables import COSTS, METHOD, Study, mean_of, read_study
 
 from jaxfer.metrics.agreement import (
     MEASURES,
@@ -49,12 +50,12 @@ def with_baselines(study: Study) -> dict[str, np.ndarray]:
     """The study's scores and the one baseline that its truth makes: the others' static list."""
     truth = mean_performance(study.performance)
     rows, columns = np.indices(truth.shape)
-    table = {
+    known = {
         "target": rows.ravel().astype(str),
         "source": columns.ravel().astype(str),
         "performance": truth.ravel(),
     }
-    static = static_mean_rank(table).reshape(truth.shape)
+    static = static_mean_rank(known).reshape(truth.shape)
     varied = {n: v for n, v in study.scores.items() if np.isfinite(v).any()}
     return {**varied, "static_mean_rank": static}
 
@@ -133,19 +134,6 @@ not hold if it lies below, and cannot be told otherwise, nor if more than 5 % of
 """
 
 
-def _n(value: float, form: str = "+.2f") -> str:
-    return "–" if math.isnan(value) else format(value, form).replace("-", "−")
-
-
-def _span(low: float, high: float, form: str = "+.2f") -> str:
-    return "–" if math.isnan(low) else f"{_n(low, form)} to {_n(high, form)}"
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
-
-
 def _truth_table(study: Study) -> str:
     truth = mean_performance(study.performance)
     rows = []
@@ -157,11 +145,11 @@ def _truth_table(study: Study) -> str:
                 f"`{target}`",
                 str(len(known)),
                 str(study.replicates[t].shape[1]),
-                _n(study.scratch[t], ".3f"),
+                number(study.scratch[t], ".3f"),
                 f"{known.min():.3f} to {known.max():.3f}",
-                _n(100 * spread, ".1f"),
-                _n(100 * noise, ".1f"),
-                f"{_n(one, '.2f')} / {_n(whole, '.2f')}",
+                number(100 * spread, ".1f"),
+                number(100 * noise, ".1f"),
+                f"{number(one, '.2f')} / {number(whole, '.2f')}",
                 f"{int((known < study.scratch[t]).sum())}",
                 f"{100 * study.collapsed[t]:.0f} %",
             ]
@@ -170,22 +158,22 @@ def _truth_table(study: Study) -> str:
         *("target", "sources", "replicates", "scratch", "worst to best source"),
         *("SD of sources", "SD of one run", "reliability one / mean", "below scratch", "collapsed"),
     ]
-    return _table(head, rows)
+    return table(head, rows)
 
 
 def _claims_table(found: Mapping[str, Claim]) -> str:
     rows = [
         [
             name,
-            _n(c.value, "+.3f"),
-            _span(c.low, c.high, "+.3f"),
-            ", ".join(_n(v, "+.2f") for v in c.per_target),
+            number(c.value, "+.3f"),
+            span(c.low, c.high, "+.3f"),
+            ", ".join(number(v, "+.2f") for v in c.per_target),
             f"**{c.verdict}**"
             + (f" ({c.undefined_draws:.0%} of the draws say nothing)" if c.undefined_draws else ""),
         ]
         for name, c in found.items()
     ]
-    return _table(["claim, as a number", "mean", "95 % interval", "by target", "verdict"], rows)
+    return table(["claim, as a number", "mean", "95 % interval", "by target", "verdict"], rows)
 
 
 def _scores_table(
@@ -203,26 +191,26 @@ def _scores_table(
         rows.append(
             [
                 (f"*{name}*" if name in BASELINES else name) + missing + constant,
-                _n(first.value),
-                _span(first.low, first.high),
-                _n(first.p_holm, ".3f"),
-                _n(own["kendall"].value),
-                _n(own["weighted_kendall"].value),
-                _n(own["rel_at_1"].value, ".3f"),
-                _n(100 * own["regret_at_1"].value, ".1f"),
-                ", ".join(map(_n, first.per_target)),
-                _n(single.get(name, math.nan)),
+                number(first.value),
+                span(first.low, first.high),
+                number(first.p_holm, ".3f"),
+                number(own["kendall"].value),
+                number(own["weighted_kendall"].value),
+                number(own["rel_at_1"].value, ".3f"),
+                number(100 * own["regret_at_1"].value, ".1f"),
+                ", ".join(map(number, first.per_target)),
+                number(single.get(name, math.nan)),
             ]
         )
     rows.append(
-        ["*random*", "+0.00", "–", "–", "+0.00", "+0.00", _n(chance["rel_at_1"], ".3f"),
-         _n(100 * chance["regret_at_1"], ".1f"), "–", "–"]
+        ["*random*", "+0.00", "–", "–", "+0.00", "+0.00", number(chance["rel_at_1"], ".3f"),
+         number(100 * chance["regret_at_1"], ".1f"), "–", "–"]
     )  # fmt: skip
     head = [
         *("score", "Spearman", "95 % interval", "p (Holm)", "Kendall τ-b", "weighted τ", "Rel@1"),
         *("regret@1, Dice points", "Spearman by target", "of one few-shot set"),
     ]
-    return _table(head, rows)
+    return table(head, rows)
 
 
 def _last(value: float) -> float:

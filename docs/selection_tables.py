@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from page_parts import lines_of
 
 from jaxfer.metrics import scored_by
 from jaxfer.metrics.registry import METRICS
@@ -69,12 +69,6 @@ class Study:
         """Of targets by sources, by the RoI's name."""
         mine, theirs = self.parts(3)
         return np.asarray(mine == theirs)
-
-
-def lines_of(path: Path) -> list[dict[str, str]]:
-    """The lines of a table, by column."""
-    with path.open(encoding="utf-8", newline="") as lines:
-        return list(csv.DictReader(lines))
 
 
 def _value(text: str) -> float:

@@ -9,9 +9,7 @@ from dataclasses import dataclass
 from ml_collections import ConfigDict
 
 from jaxfer.tasks import Task
-
-SCRATCH = "scratch"
-"""The method that starts from no source."""
+from jaxfer.train.methods import METHODS
 
 SEEDS_PER_SUBSET = 1000
 
@@ -47,7 +45,7 @@ class Cell:
         group: its data and source models.
         method: how it learns.
         seed: of the order, the augmentation and the new leaves.
-        source: that it starts from; None: from scratch, whatever the pre-training.
+        source: that it starts from; None: from random parameters, whatever the pre-training.
     """
 
     group: Group
@@ -92,12 +90,12 @@ def seeds(config: ConfigDict, subset: int) -> Sequence[int]:
 def cells_of(config: ConfigDict, group: Group) -> list[Cell]:
     """The cells of a group: for each seed, every source with every method.
 
-    What starts from scratch is in the group of the first pre-training, once.
+    What starts from random parameters is in the group of the first pre-training, once.
     """
     found = []
     for seed, method in itertools.product(seeds(config, group.subset), config.study.methods):
         starts: Sequence[Task | None] = pool(config, group.target)
-        if method == SCRATCH:
+        if not METHODS[method].transferred:
             starts = [None] if group.pretraining == config.study.pretrainings[0] else []
         found += [Cell(group, method, seed, source) for source in starts]
     return found

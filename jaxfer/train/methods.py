@@ -117,6 +117,11 @@ METHODS: dict[str, Method] = {
     "weighted_positional": _weighted(
         "the positional map", settings=(("mode", "positional"), ("metric", "leep"))
     ),
+    "weighted_positional_shuffled": _weighted(
+        "control of weighted_positional: shuffled within class",
+        settings=(("mode", "positional"), ("metric", "leep")),
+        controls=("shuffled",),
+    ),
     "weighted_faded": _weighted("the map fades, up to the plain method's weights", fades=True),
     "plain_where": Method(
         "plain, times the map over its class's mean: where alone",

@@ -6,7 +6,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from jaxfer.config import default_config
-from jaxfer.study.cells import SCRATCH, cells_of, grid, groups, pool
+from jaxfer.study.cells import cells_of, grid, groups, pool
 from jaxfer.study.settings import group_config, settings_mark
 from jaxfer.tasks import Task
 
@@ -26,7 +26,7 @@ def config() -> ConfigDict:
     found.study.shots = (3, 5)
     found.study.subsets = (0, 4)
     found.study.pretrainings = (0, 7)
-    found.study.methods = ("scratch", "plain", "weighted")
+    found.study.methods = ("scratch", "scratch_ce", "plain", "weighted")
     found.study.repeats = 2
     return found
 
@@ -35,7 +35,7 @@ def test_every_combination_stands_once(config: ConfigDict) -> None:
     cells = grid(config)
     # Of three sources the second target is one itself.
     started = (3 + 2) * 2 * 2 * 2 * 2 * 2
-    scratch = 2 * 2 * 2 * 2
+    scratch = 2 * 2 * 2 * 2 * 2
     assert len(cells) == len(set(cells)) == started + scratch
     assert len({cell.slug for cell in cells}) == len(cells)
     assert grid(config) == cells
@@ -48,11 +48,12 @@ def test_a_target_is_none_of_its_own_sources(config: ConfigDict) -> None:
 
 
 def test_scratch_is_done_once_whatever_the_sources_and_pretrainings(config: ConfigDict) -> None:
-    scratch = [cell for cell in grid(config) if cell.method == SCRATCH]
-    keys = [(c.group.target, c.group.shots, c.group.subset, c.seed) for c in scratch]
-    assert len(keys) == len(set(keys)) == 2 * 2 * 2 * 2
+    fresh = ("scratch", "scratch_ce")
+    scratch = [cell for cell in grid(config) if cell.method in fresh]
+    keys = [(c.method, c.group.target, c.group.shots, c.group.subset, c.seed) for c in scratch]
+    assert len(keys) == len(set(keys)) == 2 * 2 * 2 * 2 * 2
     assert all(c.source is None and c.group.pretraining == 0 for c in scratch)
-    assert all(c.source is not None for c in grid(config) if c.method != SCRATCH)
+    assert all(c.source is not None for c in grid(config) if c.method not in fresh)
 
 
 def test_methods_and_sources_are_paired_by_seed_within_a_subset_alone(config: ConfigDict) -> None:

@@ -31,6 +31,7 @@ def test_the_guides_table_has_every_method_once() -> None:
 def test_a_control_of_a_map_differs_from_its_method_by_the_control_alone() -> None:
     for name, of, controls in (
         ("weighted_shuffled", "weighted", ("shuffled",)),
+        ("weighted_positional_shuffled", "weighted_positional", ("shuffled",)),
         ("weighted_foreground", "weighted", ("foreground",)),
         ("weighted_inverted", "weighted", ("inverted",)),
         ("plain_where_shuffled", "plain_where", ("where", "shuffled")),

@@ -1,0 +1,268 @@
+"""Writes docs/results/risk.md and its figure from the tables of studies.
+
+    python docs/make_risk.py FOLDER [VARIANTS]
+
+FOLDER holds results.csv of configs/study_risk.py, VARIANTS that of the same study with more methods
+on fewer subsets or shots; they are copied beside the page, so that every number can be recomputed.
+What counts as a finding is fixed in this file, in jaxfer/study/gains.py and in
+jaxfer/metrics/claims.py: the claims of "Transfer Risk Map" (arXiv 2502.02340), and the controls
+that tell what of a map does the work.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+import sys
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from page_parts import number, span, table
+from risk_tables import Methods, read_methods
+
+from jaxfer.study.gains import PairedGain, Table, paired_gain
+from jaxfer.train.methods import METHODS
+
+RESULTS = Path(__file__).parent / "results"
+FEW = 5
+"""Few shots are as many subjects, or fewer."""
+SEED = 0
+
+BASE, PUBLISHED = "plain", "plain_ce"
+CONTROLS = {
+    "weighted": "weighted_shuffled",
+    "weighted_positional": "weighted_positional_shuffled",
+    "plain_where": "plain_where_shuffled",
+    "risk_sampled": "risk_sampled_shuffled",
+}
+"""Uses of a map, each with the same map shuffled within class: what is left is *where*."""
+
+
+def few(found: Methods) -> tuple[int, ...]:
+    """The numbers of shots that are few."""
+    return tuple(n for n in found.shots if n <= FEW)
+
+
+def claims(found: Methods, *, draws: int) -> dict[str, PairedGain]:
+    """The claims about a method against another, each above 0 if it is right."""
+
+    def gain(first: str, second: str, shots: Collection[int]) -> PairedGain:
+        return paired_gain(found.differences(first, second, shots), seed=SEED, draws=draws)
+
+    told = {
+        "(a) `weighted` − mean CE, few shots": gain("weighted", PUBLISHED, few(found)),
+        "(a) `weighted` − mean CE, all shots": gain("weighted", PUBLISHED, found.shots),
+        "(b) `weighted` − strong base, all shots": gain("weighted", BASE, found.shots),
+    }
+    for method, control in CONTROLS.items():
+        if method in found.methods and control in found.methods:
+            name = f"(c) `{method}` − itself shuffled within class"
+            told[name] = gain(method, control, found.shots)
+    if "plain_where" in found.methods:
+        told["(c) `plain_where` − strong base"] = gain("plain_where", BASE, found.shots)
+    many = tuple(n for n in found.shots if n not in few(found))
+    told["(d) gain of (a) at few shots − at more"] = paired_gain(
+        _more_with_few(found, few(found), many), seed=SEED, draws=draws
+    )
+    return told
+
+
+def _more_with_few(
+    found: Methods, some: Collection[int], many: Collection[int]
+) -> dict[str, Table]:
+    first, second = (found.differences("weighted", PUBLISHED, n) for n in (some, many))
+    return {target: first[target] - second[target] for target in first.keys() & second.keys()}
+
+
+def transfers(found: Methods, method: str, *, draws: int) -> dict[tuple[str, str], PairedGain]:
+    """A method − from scratch, of every pair of source and target: NTG, below 0 where it hurts."""
+    gains = {}
+    for target, own in found.differences(method, "scratch", found.shots).items():
+        for source, values in zip(found.sources[target], own, strict=True):
+            alone = paired_gain({target: values[None]}, seed=SEED, draws=draws)
+            if not math.isnan(alone.value):
+                gains[target, source] = alone
+    return gains
+
+
+_HEAD = """\
+# Does a loss that heeds the transfer risk map help?
+
+Made by `python docs/make_risk.py FOLDER` from {tables}. {cells} fine-tunings: {pairs} pairs of
+source and target on {targets} targets, shots {shots}, {subsets} few-shot subsets, {methods} methods
+with the same subjects, seeds, steps and learning rate. Differences are in Dice points, paired by
+target, source, shots, subset and test subject: means over the sources, subsets and subjects of a
+target, then over the targets. Intervals are 95 % percentile intervals of {draws:,} draws of
+subsets, sources and subjects within their target; the targets are these.
+
+**The rule**, written before the study was run: a claim holds if its interval lies above 0, does not
+hold if it lies below, and cannot be told otherwise.
+
+"""
+
+
+def _points(value: float) -> str:
+    return number(100 * value, "+.1f")
+
+
+def _interval(gain: PairedGain) -> str:
+    return span(100 * gain.low, 100 * gain.high, "+.1f")
+
+
+def _claims_table(told: Mapping[str, PairedGain]) -> str:
+    rows = []
+    for name, gain in told.items():
+        positive, pairs = gain.positive
+        rows.append(
+            [
+                *(name, _points(gain.value), _interval(gain), f"{positive} of {pairs}"),
+                *(str(gain.fine_tunings), f"**{gain.verdict}**"),
+            ]
+        )
+    head = ["claim", "Dice points", "95 % interval", "pairs that gain", "compared", "verdict"]
+    return table(head, rows)
+
+
+def _harm(found: Methods, *, draws: int) -> str:
+    told = {m: transfers(found, m, draws=draws) for m in (BASE, "weighted") if m in found.methods}
+    rows = []
+    for pair in next(iter(told.values()), {}):
+        row = [f"`{pair[0]}`", f"`{pair[1]}`"]
+        for gains in told.values():
+            gain = gains.get(pair)
+            row += [f"{_points(gain.value)} ({_interval(gain)})" if gain else "–"]
+        rows.append(row)
+    hurt = {m: sum(g.high < 0 for g in gains.values()) for m, gains in told.items()}
+    lines = "".join(
+        f"* `{m}`: {n} of {len(told[m])} pairs lie below scratch with their whole interval"
+        f" → (e) **{'does not hold' if n else 'holds' if told[m] else 'cannot be told'}**\n"
+        for m, n in hurt.items()
+    )
+    return lines + "\n" + table(["target", "source", *(f"`{m}`" for m in told)], rows)
+
+
+def _methods_table(found: Methods, *, draws: int) -> str:
+    """Every method: Dice by shots, against the strong base, against itself shuffled."""
+    rows = []
+    for method in found.methods:
+        dice = []
+        for n in found.shots:
+            own = [t for (_, k, m), t in found.dice.items() if (k, m) == (n, method)]
+            dice.append(number(float(np.mean([np.nanmean(t) for t in own])), ".3f") if own else "–")
+        base = paired_gain(found.differences(method, BASE, found.shots), seed=SEED, draws=draws)
+        control = CONTROLS.get(method)
+        alone = (
+            paired_gain(found.differences(method, control, found.shots), seed=SEED, draws=draws)
+            if control in found.methods
+            else None
+        )
+        rows.append(
+            [
+                *(f"`{method}`", METHODS[method].words, *dice),
+                "–" if method == BASE else f"{_points(base.value)} ({_interval(base)})",
+                f"{_points(alone.value)} ({_interval(alone)})" if alone else "–",
+                f"{found.number(found.collapsed, method)} of {found.number(found.cells, method)}",
+            ]
+        )
+    shots = [f"Dice, {n} shots" for n in found.shots]
+    head = ["method", "", *shots, "− `plain`", "− its shuffled self", "collapsed"]
+    return table(head, rows)
+
+
+def _by_shots(found: Methods, *, draws: int) -> str:
+    """The comparisons that matter, for each number of shots."""
+    compared = [("weighted", PUBLISHED), ("weighted", BASE), *CONTROLS.items()]
+    rows = []
+    for first, second in compared:
+        if not {first, second} <= {*found.methods}:
+            continue
+        row = [f"`{first}` − `{second}`"]
+        for n in found.shots:
+            gain = paired_gain(found.differences(first, second, (n,)), seed=SEED, draws=draws)
+            row.append(f"{_points(gain.value)} ({_interval(gain)})")
+        rows.append(row)
+    return table(["", *(f"{n} shots" for n in found.shots)], rows)
+
+
+def _figure(found: Methods, told: Mapping[str, PairedGain], *, draws: int) -> Figure:
+    harm = transfers(found, BASE, draws=draws)
+    figure = Figure(figsize=(9.0, 1.4 + 0.24 * max(len(told), len(harm))), layout="constrained")
+    FigureCanvasAgg(figure)
+    left, right = figure.subplots(1, 2)
+    shown = {n.replace("`", ""): g for n, g in told.items()}
+    by_source = {f"{s} → {t}": g for (t, s), g in harm.items()}
+    words = ("Dice points", "Dice points over scratch, by source → target: plain")
+    for axes, gains, label in ((left, shown, words[0]), (right, by_source, words[1])):
+        for place, gain in enumerate(reversed(gains.values())):
+            axes.plot([100 * gain.low, 100 * gain.high], [place, place], color="#0072b2", lw=1.2)
+            axes.plot([100 * gain.value], [place], "o", color="#0072b2", ms=4)
+        axes.axvline(0, color="#c9ced6", lw=0.8, zorder=0)
+        axes.set_yticks(range(len(gains)), list(reversed(gains)), fontsize=6)
+        axes.set_xlabel(label, fontsize=8)
+    return figure
+
+
+def page(
+    found: Methods, variants: Methods | None = None, *, draws: int = 2000
+) -> tuple[str, Figure]:
+    """The page and its figure."""
+    told = claims(found, draws=draws)
+    names = [("results.csv", "risk_results.csv")]
+    names += [("variants.csv", "risk_variants.csv")] if variants else []
+    text = _HEAD.format(
+        tables=" and ".join(f"[{name}]({file})" for name, file in names),
+        cells=sum(found.cells.values()),
+        pairs=sum(map(len, found.sources.values())),
+        targets=len(found.sources),
+        shots=", ".join(map(str, found.shots)),
+        subsets=max(t.shape[1] for t in found.dice.values()),
+        methods=len(found.methods),
+        draws=draws,
+    )
+    text += f"""## The claims
+
+{_claims_table(told)}
+![The claims, and every source against scratch](risk.png)
+
+(d) compares the sources and subsets that both numbers of shots have.
+
+## By shots
+
+{_by_shots(found, draws=draws)}
+## Does a transfer hurt?
+
+{_harm(found, draws=draws)}
+## The methods
+
+{_methods_table(found, draws=draws)}"""
+    if variants:
+        text += f"""
+## Other uses of the map
+
+{sum(variants.cells.values())} more fine-tunings, shots {", ".join(map(str, variants.shots))}.
+
+{_methods_table(variants, draws=draws)}"""
+    return text, _figure(found, told, draws=draws)
+
+
+def main(
+    folder: Path, variants: Path | None = None, results: Path = RESULTS, *, draws: int = 2000
+) -> None:
+    """Writes the page, its figure and the tables beside it."""
+    others = read_methods(variants / "results.csv") if variants else None
+    text, figure = page(read_methods(folder / "results.csv"), others, draws=draws)
+    results.mkdir(parents=True, exist_ok=True)
+    shutil.copy(folder / "results.csv", results / "risk_results.csv")
+    if variants:
+        shutil.copy(variants / "results.csv", results / "risk_variants.csv")
+    figure.savefig(results / "risk.png", dpi=130)
+    (results / "risk.md").write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) not in (2, 3):
+        sys.exit(__doc__)
+    main(*map(Path, sys.argv[1:]))

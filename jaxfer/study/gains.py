@@ -1,0 +1,104 @@
+"""By how much one method of a study beats another, paired, and how sure that is.
+
+What is compared has the same target, source, shots, few-shot subset, seeds and test subjects. The
+interval draws few-shot subsets, sources and test subjects again, each with replacement and within
+its target: fine-tunings on one subset are no independent ones, nor are those from one source or
+the measures of one patient. Targets are not drawn, few as they are: what holds here is a mean over
+these targets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from jaxfer.metrics.claims import verdict
+from jaxfer.metrics.uncertainty import interval
+
+Table = Float[np.ndarray, "sources subsets subjects"]
+"""A measure of one method on one target; NaN where there is none."""
+
+
+class PairedGain(NamedTuple):
+    """A mean difference.
+
+    Attributes:
+        value: mean over each target's sources, subsets and subjects, then over the targets; NaN
+            where nothing is compared.
+        low, high: 95 % percentile interval over the draws that compare something on every target.
+        undefined_draws: share of the others.
+        pairs: mean difference by target and source; NaN where nothing is compared.
+        fine_tunings: how many cells are compared with one of the other method.
+    """
+
+    value: float
+    low: float
+    high: float
+    undefined_draws: float
+    pairs: Mapping[tuple[str, int], float]
+    fine_tunings: int
+
+    @property
+    def verdict(self) -> str:
+        """Of the claim that the first method is better: by the rule of `jaxfer.metrics.claims`."""
+        return verdict(self.low, self.high, self.undefined_draws)
+
+    @property
+    def positive(self) -> tuple[int, int]:
+        """Pairs of source and target that gain, and pairs."""
+        known = [v for v in self.pairs.values() if not np.isnan(v)]
+        return sum(v > 0 for v in known), len(known)
+
+
+def paired_gain(
+    differences: Mapping[str, Table], *, seed: int = 0, draws: int = 2000
+) -> PairedGain:
+    """The mean of differences and its interval.
+
+    Args:
+        differences: first method minus second, by target.
+        seed: of the draws.
+        draws: how many.
+    """
+    known = {name: table for name, table in differences.items() if not np.isnan(table).all()}
+    pairs = {
+        (name, source): _mean(own)
+        for name, table in known.items()
+        for source, own in enumerate(table)
+    }
+    if not known:
+        return PairedGain(np.nan, np.nan, np.nan, 1.0, pairs, 0)
+    rng = np.random.default_rng(seed)
+    ends = interval(np.mean([_draws(table, rng, draws) for table in known.values()], axis=0))
+    return PairedGain(
+        value=float(np.mean([_mean(table) for table in known.values()])),
+        low=float(ends.low),
+        high=float(ends.high),
+        undefined_draws=float(ends.undefined),
+        pairs=pairs,
+        fine_tunings=sum(int((~np.isnan(t)).any(-1).sum()) for t in known.values()),
+    )
+
+
+def _mean(values: np.ndarray) -> float:
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if known.size else np.nan
+
+
+def _draws(table: Table, rng: np.random.Generator, draws: int) -> Float[np.ndarray, " draws"]:
+    """The mean in every draw of sources, subsets and subjects; what is missing counts nowhere."""
+    counts: Sequence[np.ndarray] = [
+        rng.multinomial(size, np.full(size, 1 / size), size=draws).astype(float)
+        for size in table.shape
+    ]
+    there = ~np.isnan(table)
+
+    def total(values: np.ndarray) -> Float[np.ndarray, " draws"]:
+        by_subject = np.einsum("sbn,dn->dsb", values, counts[2])
+        return np.einsum("dsb,ds,db->d", by_subject, counts[0], counts[1])
+
+    with np.errstate(invalid="ignore"):
+        return np.asarray(total(np.where(there, table, 0.0)) / total(there.astype(float)))
