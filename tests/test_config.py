@@ -165,7 +165,7 @@ BAD = {
     "select.path_beta": [-0.1],
     "select.path_cost": ["sum"],
     "risk.mode": ["both"],
-    "risk.metric": ["logme", ""],
+    "risk.metric": ["nce", ""],
     "risk.border": [-1],
     "risk.blur": [-0.5],
     "risk.stride": [0],

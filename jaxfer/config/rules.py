@@ -25,6 +25,8 @@ def _distinct(values: Any) -> bool:
     return len(set(values)) == len(values)
 
 
+RISKS = ("leep", "lda", "gbc", "logme")
+
 CHANGES = (
     *("flip", "rotation", "scale", "elastic", "blur", "low_resolution"),
     *("gamma", "intensity", "noise"),
@@ -101,7 +103,7 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "select.path_beta": (lambda v: v >= 0, "0 or more"),
     "select.path_cost": (lambda v: v in PATH_COSTS, ", ".join(PATH_COSTS)),
     "risk.mode": (lambda v: v in ("instance", "positional"), "instance, positional"),
-    "risk.metric": (lambda v: v in ("leep", "lda", "gbc"), "leep, lda, gbc"),
+    "risk.metric": (lambda v: v in RISKS, ", ".join(RISKS)),
     "risk.border": (lambda v: v >= 0, "0 (none) or more"),
     "risk.blur": (lambda v: v >= 0, "0 (none) or more"),
     "risk.stride": (_positive, "at least 1"),

@@ -29,7 +29,7 @@ from jaxfer.metrics.jc_otce import jc_otce
 from jaxfer.metrics.knn_accuracy import knn_accuracy
 from jaxfer.metrics.lda import lda, lda_from_statistics
 from jaxfer.metrics.leep import leep, leep_from_statistics, leep_lower_bound
-from jaxfer.metrics.logme import logme, logme_from_statistics
+from jaxfer.metrics.logme import logme, logme_from_statistics, logme_models
 from jaxfer.metrics.n_leep import mixture_posteriors, n_leep
 from jaxfer.metrics.nce import nce, nce_from_statistics
 from jaxfer.metrics.ncti import NctiTerms, ncti_terms, ncti_total
@@ -127,6 +127,7 @@ __all__ = [
     "log_gbc_from_statistics",
     "logme",
     "logme_from_statistics",
+    "logme_models",
     "mask_similarities",
     "metric",
     "mixture_posteriors",

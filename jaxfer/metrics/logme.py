@@ -69,34 +69,94 @@ def logme_from_statistics(
     stats: FeatureStatistics, *, max_rounds: int = 11, tolerance: float = 1e-3
 ) -> Score:
     """LogME from moments; arguments as `logme`."""
-    n = stats.counts.sum()
-    num_features = stats.means.shape[-1]
+    spectrum, found = _fitted(stats, max_rounds, tolerance)
     present = stats.counts > 0
-    sums = stats.counts[:, None] * stats.means
-    mean = sums.sum(0) / jnp.maximum(n, 1)
-    power, directions = jnp.linalg.eigh(stats.scatter + n * mean[:, None] * mean[None, :])
-    kept = power > num_features * FLOAT64_EPS * power[-1]
-    power = jnp.where(kept, power, 0)
-    projected = product(sums, directions) ** 2
-    projected = jnp.where(kept[None, :], projected / jnp.where(kept, power, 1)[None, :], 0)
-
-    def evidence(target: Float[Array, " d"], size: Float[Array, ""]) -> _Evidence:
-        return _maximise(power, kept.sum(), target, size, n, max_rounds, tolerance)
-
-    found = jax.vmap(evidence)(projected, stats.counts)
     value = jnp.where(present, found.value, 0).sum() / jnp.maximum(present.sum(), 1)
     flags = (
-        flag_where(~kept.any(), Flag.ZERO_FEATURES)
+        flag_where(~(spectrum.power > 0).any(), Flag.ZERO_FEATURES)
         | flag_where((present & ~found.converged).any(), Flag.NOT_CONVERGED)
         | flag_where((present & (found.residual <= EPSILON)).any(), Flag.PERFECT_FIT)
     )
     return make_score(value, class_counts=stats.counts, n_invalid=stats.n_invalid, flags=flags)
 
 
+class LinearModels(NamedTuple):
+    """The Bayesian linear model of each class's one-vs-rest target that LogME's evidence is of.
+
+    A row f of features has the target f · weights ± √(1/noise + Σ_k (f · directions_k)² spread_k).
+
+    Attributes:
+        weights: means of the posterior of the weights.
+        directions: V, columns: eigenvectors of FᵀF.
+        spread: by class and column, the posterior's variance along it.
+        noise: β, the noise precision of each class.
+        present: which classes there are.
+    """
+
+    weights: Float[Array, "c d"]
+    directions: Float[Array, "d d"]
+    spread: Float[Array, "c d"]
+    noise: Float[Array, " c"]
+    present: Bool[Array, " c"]
+
+
+@compiled_in_float64("max_rounds", "tolerance")
+def logme_models(
+    stats: FeatureStatistics, *, max_rounds: int = 11, tolerance: float = 1e-3
+) -> LinearModels:
+    """The models behind LogME, from moments, in float64; arguments as `logme`."""
+    spectrum, found = _fitted(stats, max_rounds, tolerance)
+    alpha, beta = found.alpha[:, None], found.beta[:, None]
+    spread = 1 / (alpha + beta * spectrum.power[None, :])
+    along = jnp.where(spectrum.power[None, :] > 0, beta * spread * spectrum.projected, 0)
+    return LinearModels(
+        weights=product(along, spectrum.directions.T),
+        directions=spectrum.directions,
+        spread=spread,
+        noise=found.beta,
+        present=stats.counts > 0,
+    )
+
+
+class _Spectrum(NamedTuple):
+    """Of the features and of their products with the one-vs-rest targets t.
+
+    Attributes:
+        power: σ_k, eigenvalues of FᵀF, 0 where dropped.
+        directions: V, their eigenvectors.
+        projected: (Vᵀ Fᵀ t)_k of every class.
+    """
+
+    power: Float[Array, " d"]
+    directions: Float[Array, "d d"]
+    projected: Float[Array, "c d"]
+
+
 class _Evidence(NamedTuple):
     value: Float[Array, ""]
     residual: Float[Array, ""]
     converged: Bool[Array, ""]
+    alpha: Float[Array, ""]
+    beta: Float[Array, ""]
+
+
+def _fitted(
+    stats: FeatureStatistics, max_rounds: int, tolerance: float
+) -> tuple[_Spectrum, _Evidence]:
+    """The evidence of every class's target, with what it was made of."""
+    n = stats.counts.sum()
+    sums = stats.counts[:, None] * stats.means
+    mean = sums.sum(0) / jnp.maximum(n, 1)
+    power, directions = jnp.linalg.eigh(stats.scatter + n * mean[:, None] * mean[None, :])
+    kept = power > stats.means.shape[-1] * FLOAT64_EPS * power[-1]
+    power = jnp.where(kept, power, 0)
+    projected = product(sums, directions)
+    squares = jnp.where(kept[None, :], projected**2 / jnp.where(kept, power, 1)[None, :], 0)
+
+    def evidence(target: Float[Array, " d"], size: Float[Array, ""]) -> _Evidence:
+        return _maximise(power, kept.sum(), target, size, n, max_rounds, tolerance)
+
+    return _Spectrum(power, directions, projected), jax.vmap(evidence)(squares, stats.counts)
 
 
 class _Round(NamedTuple):
@@ -152,7 +212,7 @@ def _maximise(
         - end.alpha * end.weights
         - n * jnp.log(2 * jnp.pi)
     ) / (2 * jnp.maximum(n, 1))
-    return _Evidence(value, end.residual, end.converged)
+    return _Evidence(value, end.residual, end.converged, end.alpha, end.beta)
 
 
 CARD = Metric(

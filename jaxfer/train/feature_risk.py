@@ -5,17 +5,27 @@ every pixel how surely it knows the label:
 
 * ``lda``: Gaussian classes of one shrunk covariance. The LDA score is the mean of the posterior.
 * ``gbc``: Gaussian classes of a diagonal covariance each, those whose overlap GBC measures.
+* ``logme``: the predictive distributions N(μ_c, s_c²) of its Bayesian linear models, one for each
+  class against the rest. Among the labels that say "this class and no other", the density of that
+  of class c is larger than that of no class by exp((2 μ_c − 1) / (2 s_c²)): the posterior is the
+  softmax of these exponents. A pixel where the evidence lies far from any label has its risk too,
+  and the prior is in the models.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64, Integer
 
-from jaxfer.metrics import ClassFeatureStatistics
+from jaxfer.metrics import ClassFeatureStatistics, logme_models
 from jaxfer.train.risk_map import FLOOR
+
+Exponents = Callable[[Float64[np.ndarray, "m d"]], Float64[np.ndarray, "m c"]]
+"""Logarithms of each class's share in the posterior, up to a constant of the row."""
+
+METRICS = ("lda", "gbc", "logme")
 
 _ROWS = 2**16
 _ROUNDING = 1e-12
@@ -38,46 +48,61 @@ def posterior_risk(
         labels: target classes; read where valid.
         stats: of the features of the training cases; class-balanced ones give equal priors.
         valid: pixels that are not ignored.
-        metric: "lda" or "gbc".
+        metric: "lda", "gbc" or "logme".
     """
-    if metric not in ("lda", "gbc"):
-        raise ValueError(f"metric {metric!r}: one of 'lda', 'gbc'")
+    if metric not in METRICS:
+        raise ValueError(f"metric {metric!r}: one of {METRICS}")
     inside, truth = features[valid], labels[valid].astype(np.int64)
+    exponents = (
+        _linear_exponents(stats) if metric == "logme" else _gaussian_exponents(stats, metric)
+    )
     found = np.zeros(valid.shape, np.float32)
-    found[valid] = np.concatenate([np.zeros(0), *_blocks(inside, truth, stats, metric)])
+    found[valid] = np.concatenate([np.zeros(0), *_blocks(inside, truth, exponents)])
     return found
 
 
 def _blocks(
-    features: Float[np.ndarray, "n d"],
-    truth: Integer[np.ndarray, " n"],
-    stats: ClassFeatureStatistics,
-    metric: str,
+    features: Float[np.ndarray, "n d"], truth: Integer[np.ndarray, " n"], exponents: Exponents
 ) -> Iterator[Float64[np.ndarray, " m"]]:
     """The risk of some rows after the other, for less memory."""
-    counts = np.asarray(stats.counts, np.float64)
-    with np.errstate(divide="ignore"):
-        log_priors = np.log(counts / counts.sum())
-    means = np.asarray(stats.means, np.float64)
-    covariances = _covariances(stats, metric)
-    roots = np.linalg.cholesky(covariances)
-    log_roots = np.log(np.diagonal(roots, axis1=1, axis2=2)).sum(1)
-    whitened = np.linalg.inv(roots)
     for start in range(0, len(truth), _ROWS):
-        rows = np.asarray(features[start : start + _ROWS], np.float64)
-        joint = np.stack(
-            [
-                log_priors[c]
-                - log_roots[c]
-                - 0.5 * (((rows - means[c]) @ whitened[c].T) ** 2).sum(1)
-                for c in range(len(means))
-            ],
-            axis=1,
-        )
+        joint = exponents(np.asarray(features[start : start + _ROWS], np.float64))
         own = np.take_along_axis(joint, truth[start : start + _ROWS, None], axis=1)[:, 0]
         largest = joint.max(1)
         total = largest + np.log(np.exp(joint - largest[:, None]).sum(1))
         yield np.clip(total - own, 0.0, -np.log(FLOOR))
+
+
+def _gaussian_exponents(stats: ClassFeatureStatistics, metric: str) -> Exponents:
+    """log P(c) + log p(f|c), up to what all classes share."""
+    counts = np.asarray(stats.counts, np.float64)
+    with np.errstate(divide="ignore"):
+        log_priors = np.log(counts / counts.sum())
+    means = np.asarray(stats.means, np.float64)
+    roots = np.linalg.cholesky(_covariances(stats, metric))
+    log_roots = np.log(np.diagonal(roots, axis1=1, axis2=2)).sum(1)
+    whitened = np.linalg.inv(roots)
+
+    def exponents(rows: Float64[np.ndarray, "m d"]) -> Float64[np.ndarray, "m c"]:
+        distances = [
+            (((rows - mean) @ inverse.T) ** 2).sum(1)
+            for mean, inverse in zip(means, whitened, strict=True)
+        ]
+        return log_priors - log_roots - 0.5 * np.stack(distances, axis=1)
+
+    return exponents
+
+
+def _linear_exponents(stats: ClassFeatureStatistics) -> Exponents:
+    """(2 μ_c − 1) / (2 s_c²); −∞ for a class that is absent."""
+    models = logme_models(stats.features())
+    weights, directions, spread, noise, present = map(np.asarray, models)
+
+    def exponents(rows: Float64[np.ndarray, "m d"]) -> Float64[np.ndarray, "m c"]:
+        variances = 1 / noise + (rows @ directions) ** 2 @ spread.T
+        return np.where(present, (2 * rows @ weights.T - 1) / (2 * variances), -np.inf)
+
+    return exponents
 
 
 def _covariances(stats: ClassFeatureStatistics, metric: str) -> Float64[np.ndarray, "c d d"]:

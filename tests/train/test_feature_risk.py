@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy.stats import multivariate_normal
+from scipy.stats import multivariate_normal, norm
 
-from jaxfer.metrics import ClassFeatureStatistics, class_balanced, lda
+from jaxfer.metrics import ClassFeatureStatistics, class_balanced, lda, logme_models
 from jaxfer.train.feature_risk import posterior_risk
 
 
@@ -48,6 +48,41 @@ def test_gbc_is_the_posterior_of_diagonal_gaussians(drawn, balanced):
     joint = np.stack(joint, -1)
     true = np.take_along_axis(joint, labels[..., None], -1)[..., 0] / joint.sum(-1)
     np.testing.assert_allclose(risk[valid], -np.log(true[valid]), rtol=1e-3, atol=1e-4)
+
+
+def test_logme_is_the_posterior_of_its_predictive_densities(drawn):
+    """By the models' normal equations, one class after the other."""
+    features, labels, valid = drawn
+    risk = posterior_risk(features, labels, fitted(*drawn), valid, "logme")
+    models = logme_models(fitted(*drawn).features())
+    rows, truth = features[valid].astype(np.float64), labels[valid]
+    target = np.eye(3)[truth]
+    # The precisions are LogME's fixed point; all else follows from them.
+    densities = np.ones((len(rows), 3))
+    for c in range(3):
+        beta = float(models.noise[c])
+        alpha = 1 / float(models.spread[c, 0]) - beta * np.linalg.eigvalsh(rows.T @ rows)[0]
+        covariance = np.linalg.inv(alpha * np.eye(4) + beta * rows.T @ rows)
+        mean = rows @ (beta * covariance @ rows.T @ target[:, c])
+        deviation = np.sqrt(1 / beta + np.einsum("nd,de,ne->n", rows, covariance, rows))
+        for label in range(3):
+            densities[:, label] *= norm.pdf(float(label == c), mean, deviation)
+    expected = -np.log(densities[np.arange(len(rows)), truth] / densities.sum(1))
+    np.testing.assert_allclose(risk[valid], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_logme_gives_an_absent_class_no_share(drawn):
+    features, labels, valid = drawn
+    absent = valid & (labels == 2)
+    found = posterior_risk(
+        features, labels, fitted(features, labels, valid & ~absent), valid & ~absent, "logme"
+    )
+    assert np.isfinite(found).all()
+    two = ClassFeatureStatistics.zeros(2, 4).update(
+        features, np.minimum(labels, 1), mask=valid & ~absent
+    )
+    alone = posterior_risk(features, labels, two, valid & ~absent, "logme")
+    np.testing.assert_allclose(found, alone, rtol=1e-5)
 
 
 @pytest.mark.parametrize("metric", ["lda", "gbc"])
