@@ -24,7 +24,7 @@ ALLOWED = {
     "data": "errors files tasks",
     "train": "errors files hosts tasks metrics data models",
     "selection": "errors files tasks metrics data models train.predict",
-    "study": "errors tasks config evaluation",
+    "study": "errors tasks config metrics evaluation train.methods",
     "stages": "errors files hosts tasks config metrics data models train selection evaluation "
     "report study __init__",
     "launch": "errors hosts config stages",

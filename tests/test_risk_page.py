@@ -1,0 +1,125 @@
+"""The page of the risk study on made-up tables: what is known of them stands on the page."""
+
+from __future__ import annotations
+
+import csv
+import importlib
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+from tests.launching import ROOT
+
+TARGETS, SOURCES = ("p/one/t1/a", "p/two/t2/b"), tuple(f"s/all/t1/{r}" for r in "abcd")
+METHODS = (
+    *("scratch", "plain", "plain_ce", "weighted", "weighted_shuffled"),
+    *("plain_where", "plain_where_shuffled"),
+)
+COLUMNS = (
+    *("study", "target", "shots", "subset", "source", "pretraining", "method", "seed", "subject"),
+    *("dice", "hd95", "min_class_dice", "collapsed"),
+)
+
+
+@pytest.fixture(scope="module")
+def maker() -> Iterator[ModuleType]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(ROOT / "docs")
+        yield importlib.import_module("make_risk")
+
+
+def world(folder: Path, effects: dict[str, float], *, few: float = 0.0, seed: int = 0) -> Path:
+    """Dice of 0.6 and a method's effect; ``few`` more for weighted at three shots; one collapse."""
+    rng, rows = np.random.default_rng(seed), []
+    for target, shots, subset in itertools.product(TARGETS, (3, 10), range(6)):
+        base = 0.6 + 0.05 * rng.normal()
+        for method in METHODS:
+            more = effects.get(method, 0.0) + few * (method == "weighted" and shots == 3)
+            for source in [""] if method == "scratch" else SOURCES:
+                own = base + more + 0.01 * rng.normal()
+                lost = int((method, source, subset, shots) == ("plain_ce", SOURCES[0], 0, 3))
+                for subject in range(5):
+                    dice = own + 0.01 * rng.normal()
+                    head = ("x", target, shots, subset, source, "0" if source else "", method)
+                    rows.append((*head, subset * 1000, f"s{subject}", dice, 1, dice, lost))
+    folder.mkdir()
+    with (folder / "results.csv").open("w", newline="") as lines:
+        csv.writer(lines).writerows([COLUMNS, *rows])
+    return folder
+
+
+EFFECTS = {"scratch": -0.05, "plain_ce": -0.04, "plain_where": 0.03, "weighted_shuffled": 0.05}
+
+
+def test_what_holds_by_construction_holds(maker: ModuleType, tmp_path: Path) -> None:
+    found = maker.read_methods(world(tmp_path / "w", EFFECTS, few=0.06) / "results.csv")
+    told = maker.claims(found, draws=300)
+    verdicts = {name: gain.verdict for name, gain in told.items()}
+    assert verdicts["(a) `weighted` − mean CE, few shots"] == "holds"
+    assert told["(a) `weighted` − mean CE, few shots"].value == pytest.approx(0.10, abs=0.01)
+    assert told["(a) `weighted` − mean CE, few shots"].positive == (8, 8)
+    assert told["(a) `weighted` − mean CE, all shots"].fine_tunings == 2 * 4 * 6
+    assert verdicts["(c) `weighted` − itself shuffled within class"] == "does not hold"
+    assert verdicts["(c) `plain_where` − itself shuffled within class"] == "holds"
+    assert verdicts["(d) gain of (a) at few shots − at more"] == "holds"
+    gains = maker.transfers(found, "plain", draws=200)
+    assert len(gains) == 8
+    assert all(gain.low > 0 for gain in gains.values())
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_of_nothing_nothing_is_told(maker: ModuleType, tmp_path: Path, seed: int) -> None:
+    found = maker.read_methods(world(tmp_path / "w", {}, seed=seed) / "results.csv")
+    verdicts = [gain.verdict for gain in maker.claims(found, draws=300).values()]
+    assert verdicts.count("cannot be told") >= len(verdicts) - 1
+
+
+def test_a_table_is_the_mean_of_its_lines(maker: ModuleType, tmp_path: Path) -> None:
+    folder = world(tmp_path / "w", EFFECTS)
+    found = maker.read_methods(folder / "results.csv")
+    with (folder / "results.csv").open() as lines:
+        rows = list(csv.DictReader(lines))
+    own = [
+        float(a["dice"]) - float(b["dice"])
+        for a, b in itertools.product(
+            [r for r in rows if r["method"] == "plain" and r["target"] == TARGETS[1]],
+            [r for r in rows if r["method"] == "scratch" and r["target"] == TARGETS[1]],
+        )
+        if all(a[k] == b[k] for k in ("shots", "subset", "subject")) and a["source"] == SOURCES[2]
+    ]
+    gain = maker.transfers(found, "plain", draws=50)[TARGETS[1], SOURCES[2]]
+    assert len(own) == 2 * 6 * 5
+    assert gain.value == pytest.approx(np.mean(own))
+
+
+def test_what_is_not_done_yet_is_compared_nowhere(maker: ModuleType, tmp_path: Path) -> None:
+    folder = world(tmp_path / "w", EFFECTS)
+    with (folder / "results.csv").open() as lines:
+        rows = list(csv.DictReader(lines))
+    kept = [r for r in rows if not (r["method"] == "weighted" and int(r["subset"]) > 3)]
+    kept = [r for r in kept if r["shots"] == "3"]
+    with (folder / "results.csv").open("w", newline="") as lines:
+        csv.writer(lines).writerows([COLUMNS, *(tuple(r.values()) for r in kept)])
+    found = maker.read_methods(folder / "results.csv")
+    told = maker.claims(found, draws=100)
+    assert told["(b) `weighted` − strong base, all shots"].fine_tunings == 2 * 4 * 4
+    assert told["(d) gain of (a) at few shots − at more"].verdict == "cannot be told"
+
+
+def test_the_page_is_written_beside_its_table(maker: ModuleType, tmp_path: Path) -> None:
+    folder = world(tmp_path / "w", EFFECTS | {"plain": -0.2})
+    maker.main(folder, folder, tmp_path / "results", draws=60)
+    text = (tmp_path / "results" / "risk.md").read_text()
+    assert (tmp_path / "results" / "risk.png").stat().st_size < 400_000
+    assert f"{2 * 2 * 6 * (6 * 4 + 1)} fine-tunings: 8 pairs" in text
+    assert "`plain`: 8 of 8 pairs lie below scratch with their whole interval" in text
+    assert "(e) **does not hold**" in text
+    assert "(e) **holds**" in text
+    assert "2 of 96" in text
+    for name in ("results", "variants"):
+        copied = tmp_path / "results" / f"risk_{name}.csv"
+        assert copied.read_text() == (folder / "results.csv").read_text()
