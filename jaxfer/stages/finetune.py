@@ -82,15 +82,23 @@ def starting_source(run: Run, prepared: Prepared) -> Source:
     return load_source(end_of_path(run, prepared, chosen_path(run)))
 
 
-def other_source(run: Run, source: Task) -> Task:
-    """The source whose map is the control: the next one in the table of sources, cyclically.
+def sources_of_map(run: Run, source: Task, use: MapUse) -> tuple[Task, ...]:
+    """The sources whose maps a method heeds; its own alone, unless it says otherwise.
+
+    Args:
+        source: that is fine-tuned.
+        use: "other" is the next one in the table of sources, cyclically.
 
     Raises:
         UserError: there is no other source with a network.
     """
+    if use.whose == "own":
+        return (source,)
     file = run.workdir / "select" / "selection.json"
     rows = read_json(file, {"sources": [{"source": str, "outputs_only": bool}]})["sources"]
     own = [r["source"] for r in rows if r["source"] in run.config.sources and not r["outputs_only"]]
+    if use.whose == "all":
+        return tuple(Task.parse(name) for name in sorted({source.name, *own}))
     place = own.index(source.name) if source.name in own else -1
     others = [name for name in own[place + 1 :] + own[: max(place, 0)] if name != source.name]
     if not others:
@@ -100,7 +108,7 @@ def other_source(run: Run, source: Task) -> Task:
             allowed="two sources or more",
             mend="more of --config.sources, or --config.finetune.methods without weighted_other",
         )
-    return Task.parse(others[0])
+    return (Task.parse(others[0]),)
 
 
 def _train_one(
@@ -152,15 +160,16 @@ def _weights(
 ) -> dict[str, list[Path]]:
     """The files of the weights that every use makes of its map, by the use's name."""
     found: dict[str, list[Path]] = {}
-    for others in (False, True):
-        wanted = {use.name: use for use in uses if use.other_source == others}
+    own = Task.parse(source.card["task"]["name"])
+    for whose in ("own", "other", "all"):
+        wanted = {use.name: use for use in uses if use.whose == whose}
         if not wanted:
             continue
-        whose = source
-        if others:
-            task = other_source(run, Task.parse(source.card["task"]["name"]))
-            whose = load_source(run.shelf / task.slug)
-        files = weights_for(run, prepared, whose, cases, list(wanted.values()), folder)
+        sources = [
+            source if task == own else load_source(run.shelf / task.slug)
+            for task in sources_of_map(run, own, next(iter(wanted.values())))
+        ]
+        files = weights_for(run, prepared, sources, cases, list(wanted.values()), folder)
         found |= dict(zip(wanted, files, strict=True))
     return found
 
@@ -187,24 +196,25 @@ def finetune_one(
         on_step: called with the step and the last known loss.
     """
     cases = prepared.cases(Task.parse(run.config.target), "train")
-    method, weights, moved, other = METHODS[name], None, None, ""
+    method, weights, moved, others = METHODS[name], None, None, ""
     if source is not None and method.transferred:
         moved = transferred(run, source, cases, seed)
     if source is not None and method.risk is not None:
         made = _weights(run, prepared, source, cases, [method.risk], folder / "risk")
         weights = made[method.risk.name]
-        other = _other_mark(run, source, method)
+        others = _mark_of_others(run, source, method)
     recipe = recipe_of(run, method, cases, weights, moved)
-    mark = finetuning_mark(run, cases, source, name, other)
+    mark = finetuning_mark(run, cases, source, name, others)
     return _train_one(run, prepared, recipe, source, seed, folder, mark, on_step)
 
 
-def _other_mark(run: Run, source: Source, method: Method) -> str:
-    """The fingerprint of the source whose map a method takes as a control; '' if it takes none."""
-    if method.risk is None or not method.risk.other_source:
+def _mark_of_others(run: Run, source: Source, method: Method) -> str:
+    """The fingerprints of the other sources whose maps a method heeds; '' if it heeds none."""
+    if method.risk is None or method.risk.whose == "own":
         return ""
-    task = other_source(run, Task.parse(source.card["task"]["name"]))
-    return str((read_card(run.shelf / task.slug) or {}).get("fingerprint", ""))
+    tasks = sources_of_map(run, Task.parse(source.card["task"]["name"]), method.risk)
+    cards = [read_card(run.shelf / task.slug) or {} for task in tasks]
+    return " ".join(str(card.get("fingerprint", "")) for card in cards)
 
 
 def _risk_maps(
@@ -258,7 +268,7 @@ def run(run: Run) -> str:
         for name, method in methods.items()
     }
     marks = {
-        name: finetuning_mark(run, cases, source, name, _other_mark(run, source, method))
+        name: finetuning_mark(run, cases, source, name, _mark_of_others(run, source, method))
         for name, method in methods.items()
     }
     jobs = [(name, seed) for name in methods for seed in seeds]

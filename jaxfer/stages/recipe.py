@@ -67,11 +67,11 @@ def _words(run: Run, method: Method, loss: Loss) -> str:
         settings = risk_settings(run, method.risk)
         mode = settings.mode if settings.metric == "leep" else f"{settings.metric} {settings.mode}"
         changed = "".join(f", {control}" for control in method.risk.controls)
-        of_whom = " of another source" if method.risk.other_source else ""
+        of_whom = {"own": "", "other": " of another source", "all": " of all sources"}
         told = (
-            f"cross-entropy weighted by the {mode} risk map{of_whom}{changed}"
+            f"cross-entropy weighted by the {mode} risk map{of_whom[method.risk.whose]}{changed}"
             if method.class_weights == "none"
-            else f"{told} times the {mode} risk map{changed}"
+            else f"{told} times the {mode} risk map{of_whom[method.risk.whose]}{changed}"
         )
         told += ", which fades" if method.risk.fades else ""
     if method.region != "all":
@@ -142,7 +142,7 @@ _OWN_FIELDS: dict[str, Callable[[Method], bool]] = {
 
 
 def finetuning_mark(
-    run: Run, cases: list[TaskCase], source: Source | None, name: str, other: str = ""
+    run: Run, cases: list[TaskCase], source: Source | None, name: str, others: str = ""
 ) -> str:
     """A fingerprint of all that decides one method's network, but for the seed.
 
@@ -150,7 +150,7 @@ def finetuning_mark(
 
     Args:
         source: to start from, and to make the maps with; None: from scratch.
-        other: fingerprint of the source whose map is the control.
+        others: fingerprint of the other sources whose maps the method heeds.
     """
     config, method = run.config, METHODS[name]
     use = method.risk
@@ -168,5 +168,5 @@ def finetuning_mark(
         [config.data.validation_subjects, config.evaluate.overlap]
         if config.finetune.validate_every
         else None,
-        other if use is not None and use.other_source else None,
+        others if use is not None and use.whose != "own" else None,
     )

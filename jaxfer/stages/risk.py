@@ -263,23 +263,34 @@ def risk_settings(run: Run, use: MapUse) -> ConfigDict:
 def weights_for(
     run: Run,
     prepared: Prepared,
-    source: Source,
+    sources: Sequence[Source],
     cases: Sequence[TaskCase],
     uses: Sequence[MapUse],
     folder: Path,
 ) -> list[list[Path]]:
-    """The files of the weights that each use makes of one source's maps, case by case.
+    """The files of the weights that each use makes of the maps, case by case.
 
     Args:
-        folder: gets a folder for each use; of this source alone.
+        sources: whose maps' mean, in nats, is used.
+        folder: gets a folder for each use; of these sources alone.
     """
-    log_probs = _observed(run, source, cases, lambda _: None)
-    found = []
-    for use in uses:
-        settings = risk_settings(run, use)
-        maps = _maps(run, prepared, source, cases, log_probs, settings)
-        found.append(_weights(run, cases, maps, settings, use, folder))
-    return found
+    sums: list[list[np.ndarray]] = []
+    for source in sources:
+        log_probs = _observed(run, source, cases, lambda _: None)
+        own = [
+            _maps(run, prepared, source, cases, log_probs, risk_settings(run, use)) for use in uses
+        ]
+        sums = _added(sums, own) if sums else own
+    return [
+        _weights(run, cases, [m / len(sources) for m in maps], risk_settings(run, use), use, folder)
+        for maps, use in zip(sums, uses, strict=True)
+    ]
+
+
+def _added(
+    first: Sequence[Sequence[np.ndarray]], second: Sequence[Sequence[np.ndarray]]
+) -> list[list[np.ndarray]]:
+    return [[a + b for a, b in zip(*maps, strict=True)] for maps in zip(first, second, strict=True)]
 
 
 def make_risk_maps(

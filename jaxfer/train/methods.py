@@ -16,14 +16,15 @@ class MapUse:
 
     Attributes:
         settings: fields of the section ``risk`` that the method insists on, with their values.
-        other_source: the map of another source than the one that is fine-tuned.
+        whose: map: of the "own" source, the one that is fine-tuned; of an "other" one; or the mean over
+            "all" sources of the run that have a network, this one included.
         controls: applied to the weights in order, of ``jaxfer.train.controls``.
         to: "weigh" the pixels of the cross-entropy, or "draw" patches where the weights are large.
         fades: the weights go over to those of the plain method during the training.
     """
 
     settings: tuple[tuple[str, Any], ...] = ()
-    other_source: bool = False
+    whose: str = "own"
     controls: tuple[str, ...] = ()
     to: str = "weigh"
     fades: bool = False
@@ -32,7 +33,9 @@ class MapUse:
     def name(self) -> str:
         """Of the map's folder: uses with one name have the same weights."""
         changed = [f"{key}={value}" for key, value in self.settings]
-        source = ["other_source"] if self.other_source else []
+        source = (
+            [] if self.whose == "own" else [f"{self.whose}_source{'s' * (self.whose == 'all')}"]
+        )
         return "-".join([*changed, *source, *self.controls]) or "configured"
 
 
@@ -110,7 +113,7 @@ METHODS: dict[str, Method] = {
         "control: the map's means over foreground and background", controls=("foreground",)
     ),
     "weighted_inverted": _weighted("control: the map upside down", controls=("inverted",)),
-    "weighted_other": _weighted("control: the map of another source", other_source=True),
+    "weighted_other": _weighted("control: the map of another source", whose="other"),
     "weighted_balanced": _weighted(
         "the map of a class-balanced P(y|z)", settings=(("mode", "instance"), ("balanced", True))
     ),
@@ -140,6 +143,18 @@ METHODS: dict[str, Method] = {
     "plain_where_lda": Method(
         "plain_where by the risk of LDA on the features",
         risk=MapUse(settings=(("mode", "instance"), ("metric", "lda")), controls=("where",)),
+    ),
+    "plain_where_logme": Method(
+        "plain_where by the risk of LogME on the features",
+        risk=MapUse(settings=(("mode", "instance"), ("metric", "logme")), controls=("where",)),
+    ),
+    "plain_where_all": Method(
+        "plain_where by the mean risk of all sources",
+        risk=MapUse(whose="all", controls=("where",)),
+    ),
+    "plain_where_all_shuffled": Method(
+        "control of plain_where_all: shuffled within class",
+        risk=MapUse(whose="all", controls=("where", "shuffled")),
     ),
     "plain_where_smooth": Method(
         "plain_where, the risk smoothed over 2 pixels",

@@ -15,14 +15,19 @@ from rich.console import Console
 from jaxfer.models.checkpoint import load_params
 from jaxfer.models.unet import UNet
 from jaxfer.models.zoo import load_source
-from jaxfer.stages.finetune import finetune_one
+from jaxfer.stages.finetune import finetune_one, sources_of_map
 from jaxfer.stages.prepare import Prepared
 from jaxfer.stages.recipe import finetuning_mark
+from jaxfer.stages.risk import weights_for
 from jaxfer.stages.run import Run
 from jaxfer.tasks import Task
+from jaxfer.train.methods import MapUse
 from tests.launching import Launch
 
-METHODS = ("scratch", "plain", "linear_probe", "l2_sp", "weighted_other", "plain_where_shuffled")
+METHODS = (
+    *("scratch", "plain", "linear_probe", "l2_sp"),
+    *("weighted_other", "plain_where_all", "plain_where_shuffled"),
+)
 SETTINGS = (
     "--config=configs/demo.py:tiny",
     f"--config.finetune.methods={METHODS}",
@@ -84,12 +89,16 @@ def test_the_maps_are_what_their_methods_ask_for(finished: Path) -> None:
     folder = finished / "risk"
     assert {p.name for p in folder.iterdir() if p.is_dir()} == {
         "configured",
+        "all_sources-where",
         "other_source",
         "where-shuffled",
     }
     (own,) = (folder / "configured").iterdir()
     other = np.load(folder / "other_source" / own.name)
     assert (np.load(own) != other).mean() > 0.5
+    everyones = np.load(folder / "all_sources-where" / own.name)
+    assert everyones.mean() == pytest.approx(1, rel=1e-4)
+    assert (everyones != np.load(own)).mean() > 0.5
     where = np.load(folder / "where-shuffled" / own.name)
     labels = np.sort(np.unique(np.round(where, 5)))
     assert where.mean() == pytest.approx(1, rel=1e-4)
@@ -189,3 +198,24 @@ def test_validation_subjects_must_be_asked_for(launch: Launch, tmp_path: Path) -
     assert refused.returncode == 2
     assert "there is no validation subject of the target" in refused.stderr
     assert not (tmp_path / "run").exists()
+
+
+def test_the_map_of_all_sources_is_the_mean_of_theirs_in_nats(
+    finished: Path, tmp_path: Path
+) -> None:
+    config = ConfigDict(_tuples(ConfigDict(_json(finished / "config.json")).to_dict()))
+    run = Run(config, finished, Console(quiet=True))
+    prepared, target = Prepared.read(run), Task.parse(config.target)
+    cases = prepared.cases(target, "train")
+    chosen = Task.parse(_json(finished / "finetune" / "summary.json")["source"])
+    tasks = sources_of_map(run, chosen, MapUse(whose="all"))
+    assert len(set(tasks)) == len(tasks) >= 3
+    assert chosen in tasks
+    in_nats = MapUse(settings=(("normalise", "none"), ("amplify", "identity")))
+    sources = [load_source(run.shelf / task.slug) for task in tasks]
+    mean, *each = (
+        np.load(weights_for(run, prepared, own, cases, [in_nats], tmp_path / str(k))[0][0])
+        for k, own in enumerate([sources, *([one] for one in sources)])
+    )
+    np.testing.assert_allclose(mean, np.mean(each, axis=0), rtol=1e-5)
+    assert np.std(each, axis=0).max() > 0.1

@@ -227,7 +227,11 @@ def test_marks_tell_methods_sources_maps_and_scans_apart(run, cases) -> None:
         return {name for name in NAMES if before[name] != after[name]}
 
     assert changed(marks(own="c")) == {n for n, m in METHODS.items() if m.transferred}
-    assert changed(marks(other="c")) == {"weighted_other"}
+    assert changed(marks(other="c")) == {
+        "weighted_other",
+        "plain_where_all",
+        "plain_where_all_shuffled",
+    }
     run.config.risk.gain = 0.4
     mapped = {name for name, method in METHODS.items() if method.risk}
     assert changed(marks()) == mapped
@@ -242,7 +246,7 @@ def test_marks_tell_methods_sources_maps_and_scans_apart(run, cases) -> None:
 
 def test_uses_of_the_map_that_differ_have_folders_that_differ() -> None:
     uses = {m.risk for m in METHODS.values() if m.risk is not None}
-    whats = {(use.settings, use.other_source, use.controls) for use in uses}
+    whats = {(use.settings, use.whose, use.controls) for use in uses}
     assert len({use.name for use in uses}) == len(whats)
     assert not any(set(use.name) & set("/\\ ") for use in uses)
 

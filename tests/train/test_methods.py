@@ -36,13 +36,14 @@ def test_a_control_of_a_map_differs_from_its_method_by_the_control_alone() -> No
         ("weighted_inverted", "weighted", ("inverted",)),
         ("plain_where_shuffled", "plain_where", ("where", "shuffled")),
         ("plain_where_inverted", "plain_where", ("inverted", "where")),
+        ("plain_where_all_shuffled", "plain_where_all", ("where", "shuffled")),
         ("risk_sampled_shuffled", "risk_sampled", ("shuffled",)),
     ):
         method, control = METHODS[of], METHODS[name]
         assert method.risk is not None
         expected = replace(method, risk=replace(method.risk, controls=controls), words="")
         assert replace(control, words="") == expected
-    assert METHODS["weighted_other"].risk == MapUse(other_source=True)
+    assert METHODS["weighted_other"].risk == MapUse(whose="other")
 
 
 def test_plain_where_is_plain_but_for_the_map() -> None:
