@@ -16,8 +16,8 @@ class MapUse:
 
     Attributes:
         settings: fields of the section ``risk`` that the method insists on, with their values.
-        whose: map: of the "own" source, the one that is fine-tuned; of an "other" one; or the mean over
-            "all" sources of the run that have a network, this one included.
+        whose: "own", the map of the source that is fine-tuned; that of an "other" one; the mean of
+            those of "all" sources of the run that have a network, this one included.
         controls: applied to the weights in order, of ``jaxfer.train.controls``.
         to: "weigh" the pixels of the cross-entropy, or "draw" patches where the weights are large.
         fades: the weights go over to those of the plain method during the training.
@@ -33,9 +33,7 @@ class MapUse:
     def name(self) -> str:
         """Of the map's folder: uses with one name have the same weights."""
         changed = [f"{key}={value}" for key, value in self.settings]
-        source = (
-            [] if self.whose == "own" else [f"{self.whose}_source{'s' * (self.whose == 'all')}"]
-        )
+        source = {"own": [], "other": ["other_source"], "all": ["all_sources"]}[self.whose]
         return "-".join([*changed, *source, *self.controls]) or "configured"
 
 

@@ -186,7 +186,7 @@ def test_a_setting_of_one_method_leaves_the_others_fresh(finished: Path, launch:
         "--config.finetune.l2_sp=0.5",
     )
     assert again.returncode == 0, again.stderr[-3000:]
-    assert "2 of 12 fine-tunings done now" in again.stdout
+    assert "2 of 14 fine-tunings done now" in again.stdout
 
 
 def test_validation_subjects_must_be_asked_for(launch: Launch, tmp_path: Path) -> None:
@@ -218,4 +218,4 @@ def test_the_map_of_all_sources_is_the_mean_of_theirs_in_nats(
         for k, own in enumerate([sources, *([one] for one in sources)])
     )
     np.testing.assert_allclose(mean, np.mean(each, axis=0), rtol=1e-5)
-    assert np.std(each, axis=0).max() > 0.1
+    assert np.std(each, axis=0).max() > 0.01
