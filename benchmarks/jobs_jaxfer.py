@@ -258,7 +258,7 @@ def _target(shape: Sequence[int], number: int) -> list[TaskCase]:
 def _source(widths: list[int], patch: list[int]) -> Source:
     model = UNet(CLASSES, tuple(widths))
     card = {"patch": patch}
-    return Source(card, model, initial_params(model, tuple(patch), 0), np.zeros((1, 8), bool))
+    return Source(card, model, initial_params(model, tuple(patch), 0), np.zeros((1, 8), np.uint8))
 
 
 def selection(
