@@ -166,6 +166,7 @@ BAD = {
     "select.path_cost": ["sum"],
     "risk.mode": ["both"],
     "risk.metric": ["nce", ""],
+    "risk.samples": [1, 0],
     "risk.border": [-1],
     "risk.blur": [-0.5],
     "risk.stride": [0],

@@ -122,7 +122,8 @@ def default_config() -> ConfigDict:
 
     c.risk = ConfigDict()
     c.risk.mode = "instance"  # map that weights the loss: 'instance' or 'positional'
-    c.risk.metric = "leep"  # whose risk at a pixel: 'leep', or by features 'lda', 'gbc', 'logme'
+    c.risk.metric = "leep"  # whose risk at a pixel; by features: 'lda', 'gbc', 'logme', 'otce'
+    c.risk.samples = 1000  # voxels of each side in the transport plan of 'otce'
     c.risk.balanced = False  # P(y|z) as if every class had the same share of the voxels
     c.risk.stride = 4  # pixels; side of the positional map's cells in each axial slice
     c.risk.smoothing = 1.0  # pixels of prior that the positional table gets per class pair

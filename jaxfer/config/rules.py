@@ -25,7 +25,7 @@ def _distinct(values: Any) -> bool:
     return len(set(values)) == len(values)
 
 
-RISKS = ("leep", "lda", "gbc", "logme")
+RISKS = ("leep", "lda", "gbc", "logme", "otce")
 
 CHANGES = (
     *("flip", "rotation", "scale", "elastic", "blur", "low_resolution"),
@@ -102,6 +102,7 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "select.path_alpha": (lambda v: v >= 0, "0 or more"),
     "select.path_beta": (lambda v: v >= 0, "0 or more"),
     "select.path_cost": (lambda v: v in PATH_COSTS, ", ".join(PATH_COSTS)),
+    "risk.samples": (lambda v: v >= 2, "at least 2"),
     "risk.mode": (lambda v: v in ("instance", "positional"), "instance, positional"),
     "risk.metric": (lambda v: v in RISKS, ", ".join(RISKS)),
     "risk.border": (lambda v: v >= 0, "0 (none) or more"),

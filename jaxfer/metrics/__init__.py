@@ -11,6 +11,7 @@ from jaxfer.metrics.affinity import (
 )
 from jaxfer.metrics.balance import class_balanced
 from jaxfer.metrics.card import Metric
+from jaxfer.metrics.carried import Carrier, carried_log_probs, carrier
 from jaxfer.metrics.cc_fv import CcFv, cc_fv
 from jaxfer.metrics.class_statistics import ClassFeatureStatistics
 from jaxfer.metrics.clouds import TransportScore
@@ -70,6 +71,7 @@ __all__ = [
     "METRICS",
     "OVER_VOXELS",
     "Affinity",
+    "Carrier",
     "CcFv",
     "ClassFeatureStatistics",
     "Consistency",
@@ -91,6 +93,8 @@ __all__ = [
     "TransportScore",
     "adapted_rand_error",
     "bootstrap",
+    "carried_log_probs",
+    "carrier",
     "cc_fv",
     "class_balanced",
     "component_distances",

@@ -177,14 +177,9 @@ def plan_between(clouds: Clouds, settings: Settings, block_size: int) -> Transpo
 def plan_for(cost: Cost, clouds: Clouds, settings: Settings, block_size: int) -> Transport:
     """The plan for a cost, of whose mean epsilon is a share."""
     epsilon, max_iterations, threshold = settings
-    a, b = masses(clouds)
-    unit = cost.mean(a, b)
-    # The mean is a difference of offsets and product: what equal clouds leave of it is noise.
-    offsets = (a * cost.row_offsets).sum() + (b * cost.column_offsets).sum()
-    differs = unit > FLOAT32_EPS**2 * offsets
-    unit = jnp.where(differs, unit, 0)
+    relative, unit = relative_cost(cost, clouds)
     plan = transport(
-        cost.times(jnp.where(differs, 1 / jnp.where(differs, unit, 1), 0)),
+        relative,
         clouds.source_classes,
         clouds.target_classes,
         epsilon=epsilon,
@@ -193,6 +188,17 @@ def plan_for(cost: Cost, clouds: Clouds, settings: Settings, block_size: int) ->
         block_size=block_size,
     )
     return plan._replace(cost=plan.cost * unit)
+
+
+def relative_cost(cost: Cost, clouds: Clouds) -> tuple[Cost, Float[Array, ""]]:
+    """A cost over its mean, and that mean; 0 both where all pairs cost the same."""
+    a, b = masses(clouds)
+    unit = cost.mean(a, b)
+    # The mean is a difference of offsets and product: what equal clouds leave of it is noise.
+    offsets = (a * cost.row_offsets).sum() + (b * cost.column_offsets).sum()
+    differs = unit > FLOAT32_EPS**2 * offsets
+    unit = jnp.where(differs, unit, 0)
+    return cost.times(jnp.where(differs, 1 / jnp.where(differs, unit, 1), 0)), unit
 
 
 def score_of(clouds: Clouds, plan: Transport) -> TransportScore:

@@ -97,6 +97,9 @@ class Transport(NamedTuple):
         iterations: updates of both potentials.
         marginal_error: Σ_i |P1 − a|_i, the share of mass in the wrong rows; columns are exact.
         converged: whether that is within the threshold.
+        log_offers: of each source, up to a constant: whatever target y comes, it gets its mass from
+            the sources in proportion to exp(log_offers_i − ⟨rows_i, column_y⟩ / ε); −∞ of a source
+            without mass.
     """
 
     table: Float[Array, "s c"]
@@ -104,6 +107,7 @@ class Transport(NamedTuple):
     iterations: Int[Array, ""]
     marginal_error: Float[Array, ""]
     converged: Bool[Array, ""]
+    log_offers: Float[Array, " n"]
 
 
 class _Problem(NamedTuple):
@@ -270,6 +274,7 @@ def transport(
     )
     table, received, inner = _judged(problem, end.judged, end.epsilon)
     rows, columns = _balancing(table, *margins)
+    shift = end.judged / end.epsilon + product(source_classes, rows[:, None])[:, 0]
     offsets = (received * cost.row_offsets).sum() + (b * cost.column_offsets).sum()
     return Transport(
         table=table * jnp.exp(rows[:, None] + columns[None, :]),
@@ -277,6 +282,7 @@ def transport(
         iterations=end.done,
         marginal_error=end.error,
         converged=end.error <= threshold,
+        log_offers=jnp.where(a > 0, jnp.log(jnp.where(a > 0, a, 1)) + shift, -jnp.inf),
     )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Array, Float, Float32
+from jaxtyping import Array, Float, Float32, UInt8
 from ml_collections import ConfigDict
 
 from jaxfer.data.nifti import read_header, write_like
@@ -21,11 +21,16 @@ from jaxfer.files import read_array
 from jaxfer.metrics import (
     ClassFeatureStatistics,
     LabelStatistics,
+    carried_log_probs,
+    carrier,
     class_balanced,
     conditional_log_probs,
 )
 from jaxfer.models.zoo import Source
+from jaxfer.selection.collect import Wanted, sample_source
+from jaxfer.selection.draw import Sampling, draw_voxels
 from jaxfer.selection.foreign import Foreign
+from jaxfer.stages.own_cases import own_cases
 from jaxfer.stages.prepare import Prepared
 from jaxfer.stages.run import Run
 from jaxfer.tasks import IGNORE, Task
@@ -47,6 +52,8 @@ Table = Float[Array, "c s"]
 _OVERLAP = 0.5
 """Of the tiles in which the source sees a case; one in a batch, since the shape of a batch decides
 the last bits."""
+_TILES = 8
+"""In which voxels are sampled for a transport plan, for the same reason the same always."""
 
 
 def _seen(
@@ -197,6 +204,53 @@ def _posterior(
     return found
 
 
+def _samples(
+    run: Run, source: Source, cases: Sequence[TaskCase], side: int
+) -> tuple[Float32[np.ndarray, "n d"], UInt8[np.ndarray, " n"]]:
+    """Features before the head at ``risk.samples`` voxels, classes and subjects in turn, and the
+    classes there."""
+    patch = tuple(source.card["patch"])
+    draw = draw_voxels(
+        cases,
+        scale=(1,) * len(patch),
+        patch=patch,
+        sampling=Sampling(run.config.risk.samples, 1, 0.0),
+        seed=(run.config.seed, side),
+    )
+    wanted = {"decoder_0": Wanted("decoder_0", draw)}
+    found = sample_source(source, cases, wanted, patch=patch, batch_size=_TILES)
+    return found["decoder_0"].values[0], draw.labels[0]
+
+
+def _carried(
+    run: Run, prepared: Prepared, source: Source, cases: Sequence[TaskCase], settings: ConfigDict
+) -> list[Float32[np.ndarray, "_ _ _"]]:
+    """The risk where the source's classes come by optimal transport between the features.
+
+    Raises:
+        UserError: the source's own voxels are not at hand.
+    """
+    task = Task.parse(source.card["task"]["name"])
+    own = own_cases(run, prepared, task, source)
+    if isinstance(own, str):
+        raise UserError(
+            f"config.risk.metric = otce: there is no map of {task.name}",
+            found=own,
+            allowed="sources whose training scans the run has",
+            mend="the data set of the source in config.datasets, or another --config.risk.metric",
+        )
+    sides = (*_samples(run, source, own, 0), *_samples(run, source, cases, 1))
+    num_classes = cases[0].roi.num_classes
+    plan = carrier(*sides, num_source_classes=source.num_classes, num_classes=num_classes)
+    if not plan.converged:
+        run.say(f"  the transport plan of {task.name} has not converged; its map is a rough one")
+    log_probs = [
+        np.asarray(carried_log_probs(plan, _seen(run, source, case.image(), "decoder_0")))
+        for case in cases
+    ]
+    return _instance(cases, log_probs, _table(cases, log_probs, settings.balanced))
+
+
 def _maps(
     run: Run,
     prepared: Prepared,
@@ -210,6 +264,8 @@ def _maps(
     Raises:
         UserError: a positional map is asked for, and the cases share no grid.
     """
+    if settings.mode == "instance" and settings.metric == "otce":
+        return _carried(run, prepared, source, cases, settings)
     if settings.mode == "instance" and settings.metric != "leep":
         return _posterior(run, source, cases, settings)
     if settings.mode == "instance":

@@ -42,6 +42,7 @@ from jaxfer.selection.record import (
 )
 from jaxfer.selection.roi import GRID, RoiSimilarity, foreground_masks, roi_similarity
 from jaxfer.selection.score import SourceScores, passes, score_source
+from jaxfer.stages.own_cases import own_cases
 from jaxfer.stages.paths import write_paths
 from jaxfer.stages.prepare import Prepared
 from jaxfer.stages.risk import write_instance_maps
@@ -103,23 +104,6 @@ def _patch(run: Run, source: SourceModel) -> tuple[Any, ...]:
     return tuple(run.config.model.patch if foreign else source.card["patch"])
 
 
-def _own_cases(
-    run: Run, prepared: Prepared, task: Task, source: SourceModel
-) -> list[TaskCase] | str:
-    """The training cases of a source, or why its network cannot be shown them."""
-    if isinstance(source, Foreign):
-        return "the source is known by its outputs alone"
-    if task.name in prepared.unavailable:
-        return f"the source's own voxels are not at hand: {prepared.unavailable[task.name]}"
-    here, there = list(run.config.data.spacing), list(source.card["spacing"])
-    if here != there:
-        return f"the source's own voxels are stored at {here} mm, it was trained at {there} mm"
-    names = list(prepared.roi(task).class_names)
-    if names != list(source.card["class_names"]):
-        return f"the source's own labels are {names} now, those of its training were others"
-    return prepared.cases(task, "train")
-
-
 def _maps(run: Run, task: Task) -> Path:
     """Folder of the risk maps of a foreign source."""
     return run.workdir / "select" / "risk" / task.slug
@@ -159,7 +143,7 @@ def _score(
                 batch_size=config.evaluate.batch_size,
                 sampling=Sampling(select.samples, select.repetitions, select.noise),
                 key=jax.random.key(config.seed),
-                own=_own_cases(run, prepared, task, source),
+                own=own_cases(run, prepared, task, source),
                 scratch=folder,
                 on_tiles=partial(advance, note=task.name),
             )

@@ -146,6 +146,10 @@ METHODS: dict[str, Method] = {
         "plain_where by the risk of LogME on the features",
         risk=MapUse(settings=(("mode", "instance"), ("metric", "logme")), controls=("where",)),
     ),
+    "plain_where_otce": Method(
+        "plain_where by LEEP of the classes that OTCE's plan carries over",
+        risk=MapUse(settings=(("mode", "instance"), ("metric", "otce")), controls=("where",)),
+    ),
     "plain_where_all": Method(
         "plain_where by the mean risk of all sources",
         risk=MapUse(whose="all", controls=("where",)),

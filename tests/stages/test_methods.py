@@ -12,6 +12,7 @@ import pytest
 from ml_collections import ConfigDict
 from rich.console import Console
 
+from jaxfer.errors import UserError
 from jaxfer.models.checkpoint import load_params
 from jaxfer.models.unet import UNet
 from jaxfer.models.zoo import load_source
@@ -219,3 +220,27 @@ def test_the_map_of_all_sources_is_the_mean_of_theirs_in_nats(
     )
     np.testing.assert_allclose(mean, np.mean(each, axis=0), rtol=1e-5)
     assert np.std(each, axis=0).max() > 0.01
+
+
+def test_the_map_of_a_transport_plan_needs_the_sources_own_scans(
+    finished: Path, tmp_path: Path
+) -> None:
+    config = ConfigDict(_tuples(ConfigDict(_json(finished / "config.json")).to_dict()))
+    run = Run(config, finished, Console(quiet=True))
+    prepared, target = Prepared.read(run), Task.parse(config.target)
+    cases = prepared.cases(target, "train")
+    task = Task.parse(_json(finished / "finetune" / "summary.json")["source"])
+    source = load_source(run.shelf / task.slug)
+    nats = (("normalise", "none"), ("amplify", "identity"), ("samples", 60))
+    uses = [MapUse(settings=(("metric", metric), *nats)) for metric in ("otce", "leep")]
+    (carried,), (own,) = weights_for(run, prepared, [source], cases, uses, tmp_path)
+    carried, own = np.load(carried), np.load(own)
+    assert np.isfinite(carried).all()
+    # Both are −log P of the same labels: never below 0, large where the lesion is.
+    lesion = cases[0].classes() == 1
+    assert carried.min() >= 0
+    assert carried[lesion].mean() > 3 * carried[~lesion].mean()
+    assert (carried != own).mean() > 0.5
+    absent = Prepared({**prepared.record, "unavailable": {task.name: "no such folder"}})
+    with pytest.raises(UserError, match="no such folder"):
+        weights_for(run, absent, [source], cases, uses[:1], tmp_path)
