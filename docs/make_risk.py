@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from page_parts import number, span, table
+from page_parts import number, provenance, span, table
 from risk_tables import Methods, read_methods
 
 from jaxfer.study.gains import PairedGain, Table, paired_gain
@@ -98,6 +98,7 @@ target, source, shots, subset and test subject: means over the sources, subsets 
 target, then over the targets. Intervals are 95 % percentile intervals of {draws:,} draws of
 subsets, sources and subjects within their target; the targets are these.
 
+{provenance}
 **The rule**, written before the study was run: a claim holds if its interval lies above 0, does not
 hold if it lies below, and cannot be told otherwise.
 
@@ -206,13 +207,14 @@ def _figure(found: Methods, told: Mapping[str, PairedGain], *, draws: int) -> Fi
 
 
 def page(
-    found: Methods, variants: Methods | None = None, *, draws: int = 2000
+    found: Methods, variants: Methods | None = None, provenance: str = "", *, draws: int = 2000
 ) -> tuple[str, Figure]:
     """The page and its figure."""
     told = claims(found, draws=draws)
     names = [("results.csv", "risk_results.csv")]
     names += [("variants.csv", "risk_variants.csv")] if variants else []
     text = _HEAD.format(
+        provenance=provenance,
         tables=" and ".join(f"[{name}]({file})" for name, file in names),
         cells=sum(found.cells.values()),
         pairs=sum(map(len, found.sources.values())),
@@ -253,7 +255,8 @@ def main(
 ) -> None:
     """Writes the page, its figure and the tables beside it."""
     others = read_methods(variants / "results.csv") if variants else None
-    text, figure = page(read_methods(folder / "results.csv"), others, draws=draws)
+    found, how = read_methods(folder / "results.csv"), provenance(folder)
+    text, figure = page(found, others, how, draws=draws)
     results.mkdir(parents=True, exist_ok=True)
     shutil.copy(folder / "results.csv", results / "risk_results.csv")
     if variants:

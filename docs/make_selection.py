@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from page_parts import lines_of, number, span, table
+from page_parts import lines_of, number, provenance, span, table
 from selection_tables import COSTS, METHOD, Study, mean_of, read_study
 
 from jaxfer.metrics.agreement import (
@@ -128,6 +128,7 @@ subjects; {few}p-values are of {permutations:,} permutations, corrected for all 
 by Holm. The truth of a target is the mean Dice over few-shot subsets, pre-trainings and seeds that
 all sources share.
 
+{provenance}
 **The rule**, written before any number was seen: a claim holds if its interval lies above 0, does
 not hold if it lies below, and cannot be told otherwise, nor if more than 5 % of the draws are mute.
 
@@ -261,7 +262,9 @@ def _figure(study: Study, found: Mapping[tuple[str, str], Evidence]) -> Figure:
     return figure
 
 
-def page(study: Study, rows: int = 0, scratch: int = 0, *, draws: int = 1000) -> tuple[str, Figure]:
+def page(
+    study: Study, provenance: str = "", rows: int = 0, scratch: int = 0, *, draws: int = 1000
+) -> tuple[str, Figure]:
     """The page and its figure."""
     scores = with_baselines(study)
     measures = {name: MEASURES[name] for name in SHOWN}
@@ -274,6 +277,7 @@ def page(study: Study, rows: int = 0, scratch: int = 0, *, draws: int = 1000) ->
         permutations=5 * draws,
     )
     text = _HEAD.format(
+        provenance=provenance,
         cells=rows,
         scratch=scratch,
         draws=draws,
@@ -319,7 +323,9 @@ def main(folder: Path, results: Path = RESULTS, *, draws: int = 1000) -> None:
     keys = ("target", "shots", "subset", "source", "pretraining", "method", "seed")
     cells = {tuple(r[k] for k in keys) for r in lines}
     scratch = sum(cell[3] == "" for cell in cells)
-    text, figure = page(read_study(folder), len(cells) - scratch, scratch, draws=draws)
+    text, figure = page(
+        read_study(folder), provenance(folder), len(cells) - scratch, scratch, draws=draws
+    )
     results.mkdir(parents=True, exist_ok=True)
     for name in ("results", "scores"):
         shutil.copy(folder / f"{name}.csv", results / f"selection_{name}.csv")

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import csv
+import json
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+
+from jaxfer.study.cells import SEEDS_PER_SUBSET
 
 
 def number(value: float, form: str = "+.2f") -> str:
@@ -22,6 +25,24 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A table."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def provenance(folder: Path) -> str:
+    """How a study's tables were made: command, commit, versions, seeds."""
+    run, config = (
+        json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+        for name in ("run", "config")
+    )
+    study, data = config["study"], ", ".join(map(str, config["study"]["subsets"]))
+    again = ", ".join(map(str, study["pretrainings"]))
+    per_subset = f"{study['repeats']} seed{'s' * (study['repeats'] > 1)}"
+    return (
+        f"The study: `launch/study.sh --config=configs/{config['name']}.py "
+        f"--config.data.root=DIR`, commit {run.get('commit') or 'not recorded'}, "
+        f"jax {run['versions']['jax']}, {run['devices']} for each launch. Few-shot subsets {data}, "
+        f"{per_subset} of the fine-tuning in each, from {SEEDS_PER_SUBSET} times the subset's "
+        f"number; pre-training seeds {again}; all else by seed {config['seed']}.\n"
+    )
 
 
 def lines_of(path: Path) -> list[dict[str, str]]:

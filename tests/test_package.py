@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from jaxfer.metrics.catalogue import catalogue
+from jaxfer.stages.run import commit
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -56,3 +57,16 @@ def test_the_metrics_import_from_a_wheel_without_configs(installed: Path, tmp_pa
 def test_the_metric_catalogue_is_current() -> None:
     written = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
     assert written == catalogue(), "run `make docs`"
+
+
+def test_a_run_records_the_commit_of_a_checkout_and_its_changes(tmp_path: Path) -> None:
+    assert commit(tmp_path) == ""
+    (tmp_path / "code.py").write_text("a = 1\n")
+    who = ("-c", "user.name=x", "-c", "user.email=x@y.z")
+    for command in (("init", "--quiet"), ("add", "."), (*who, "commit", "--quiet", "-m", "all")):
+        subprocess.run(("git", *command), cwd=tmp_path, check=True)
+    told = ("git", "rev-parse", "--short", "HEAD")
+    short = subprocess.run(told, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert commit(tmp_path) == short.stdout.strip()
+    (tmp_path / "code.py").write_text("a = 2\n")
+    assert commit(tmp_path) == f"{short.stdout.strip()}-dirty"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import importlib
 import itertools
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -47,6 +48,10 @@ def world(folder: Path, effects: dict[str, float], *, few: float = 0.0, seed: in
                     head = ("x", target, shots, subset, source, "0" if source else "", method)
                     rows.append((*head, subset * 1000, f"s{subject}", dice, 1, dice, lost))
     folder.mkdir()
+    about = {"commit": "abc1234", "versions": {"jax": "0.10.2"}, "devices": "cpu × 1"}
+    grid = {"subsets": [0, 1], "pretrainings": [0], "repeats": 1}
+    (folder / "run.json").write_text(json.dumps(about))
+    (folder / "config.json").write_text(json.dumps({"name": "x", "seed": 0, "study": grid}))
     with (folder / "results.csv").open("w", newline="") as lines:
         csv.writer(lines).writerows([COLUMNS, *rows])
     return folder
@@ -120,6 +125,7 @@ def test_the_page_is_written_beside_its_table(maker: ModuleType, tmp_path: Path)
     assert "(e) **does not hold**" in text
     assert "(e) **holds**" in text
     assert "2 of 96" in text
+    assert "configs/x.py --config.data.root=DIR`, commit abc1234, jax 0.10.2" in text
     for name in ("results", "variants"):
         copied = tmp_path / "results" / f"risk_{name}.csv"
         assert copied.read_text() == (folder / "results.csv").read_text()

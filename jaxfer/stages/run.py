@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -134,6 +135,18 @@ def versions() -> dict[str, str]:
     return found
 
 
+def commit(root: Path = Path(__file__).parents[2]) -> str:
+    """Of the code, "-dirty" if files differ from it; '' unless it runs from a checkout."""
+    if not (root / ".git").exists():
+        return ""
+    command = ("git", "-C", str(root), "describe", "--always", "--dirty", "--exclude=*")
+    try:
+        told = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return told.stdout.strip() if told.returncode == 0 else ""
+
+
 def _refuse_another(config: ConfigDict, workdir: Path) -> None:
     """Raises unless the workdir holds this run, or nothing."""
     record = workdir / "config.json"
@@ -208,6 +221,7 @@ def _write_records(run: Run, command: str) -> None:
                 "created": datetime.now(UTC).isoformat(timespec="seconds"),
                 "command": command,
                 "versions": versions(),
+                "commit": commit(),
                 "devices": f"{jax.default_backend()} × {jax.device_count()}",
                 "processes": jax.process_count(),
             },
