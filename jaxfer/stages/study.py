@@ -158,6 +158,18 @@ def _do(study: Run, ready: _Ready, cell: Cell, on_step: OnStep) -> None:
         shutil.rmtree(work)
 
 
+def _renew(study: Run, ready: _Ready) -> None:
+    """Marks what is done as done with today's settings too, where they decide nothing of it: a
+    field that has come since, or that the cell's method does not read."""
+    settings = settings_mark(ready.run.config)
+    for cell, mark in ready.marks.items():
+        folder = cell_folder(study, cell)
+        if _is_done(folder, mark):
+            record = read_json(folder / "done.json", CELL_RECORD)
+            if record["settings"] != settings:
+                write_json(folder / "done.json", record | {"settings": settings})
+
+
 def _left(study: Run, ready: _Ready) -> list[Cell]:
     """The cells of a group that neither this launch nor another has done."""
     marks = ready.marks.items()
@@ -166,6 +178,7 @@ def _left(study: Run, ready: _Ready) -> list[Cell]:
 
 def _work_on(study: Run, ready: _Ready) -> bool:
     """Does the cells of a group that no other launch is at; whether the group is done then."""
+    _renew(study, ready)
     left = _left(study, ready)
     with study.progress(ready.group.slug, len(ready.marks), stops=False) as advance:
         advance(len(ready.marks) - len(left))

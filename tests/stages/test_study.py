@@ -202,6 +202,24 @@ def test_nothing_is_done_again_and_more_cells_leave_the_others_alone(
     assert not list(workdir.glob("cells/*/work"))
 
 
+def test_a_setting_that_decides_nothing_of_a_cell_leaves_it_in_the_table(
+    launch: Launch, demo: Path, studied: Path, tmp_path: Path
+) -> None:
+    """The map's gain decides what ``weighted`` learns, and nothing of what starts from scratch."""
+    workdir = tmp_path / "study"
+    shutil.copytree(studied, workdir, symlinks=True)
+    measured = {f: f.stat().st_mtime_ns for f in workdir.glob("cells/*/metrics.csv")}
+    told = launch(*arguments(demo, workdir, "--config.risk.gain=0.25"))
+    assert told.returncode == 0, told.stderr[-3000:]
+    again = {f for f, when in measured.items() if f.stat().st_mtime_ns != when}
+    assert again == {f for f in measured if "-weighted-" in f.parent.name}
+    old, new = table(studied / "results.csv"), table(workdir / "results.csv")
+    assert len(new) == len(old)
+    assert [r for r in new if r["method"] == "scratch"] == [
+        r for r in old if r["method"] == "scratch"
+    ]
+
+
 def test_launches_share_a_workdir_and_survive_kills(
     demo: Path, studied: Path, tmp_path: Path, processes: list[subprocess.Popen[str]]
 ) -> None:
