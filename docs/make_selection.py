@@ -65,6 +65,11 @@ def is_metric(score: str) -> bool:
     return score.partition("@")[0] in METRICS and score.partition("@")[0] != "knn_accuracy"
 
 
+def is_baseline(score: str) -> bool:
+    """Whether anyone could rank by a score without a metric of transferability."""
+    return score.partition("@")[0] in BASELINES
+
+
 def kept_by_roi(study: Study, among: np.ndarray) -> np.ndarray:
     """The half of the sources whose RoI is most similar to the target's, at least three."""
     truth = mean_performance(study.performance)
@@ -191,7 +196,7 @@ def _scores_table(
         constant = f" (constant on {first.constant})" if first.constant else ""
         rows.append(
             [
-                (f"*{name}*" if name in BASELINES else name) + missing + constant,
+                (f"*{name}*" if is_baseline(name) else name) + missing + constant,
                 number(first.value),
                 span(first.low, first.high),
                 number(first.p_holm, ".3f"),
@@ -245,7 +250,7 @@ def _figure(study: Study, found: Mapping[tuple[str, str], Evidence]) -> Figure:
     left, right = figure.subplots(1, 2, width_ratios=(1.4, 1))
     for place, name in enumerate(names):
         own = found[name, "spearman"]
-        colour = "#d55e00" if name in BASELINES else "#0072b2"
+        colour = "#d55e00" if is_baseline(name) else "#0072b2"
         left.plot([own.low, own.high], [place, place], color=colour, lw=1.2)
         left.plot([own.value], [place], "o", color=colour, ms=4)
     left.axvline(0, color="#c9ced6", lw=0.8, zorder=0)
