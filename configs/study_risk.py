@@ -4,10 +4,10 @@ Needs Task04_Hippocampus, open_ms and head_label_maps in data/ (docs/datasets.md
 
     launch/study.sh --launches=2 --config=configs/study_risk.py --config.data.root=DIR
 
-Twelve pairs: every target has sources of its modality, of its RoI, and far ones. Ten shots are all
-that the semi-synthetic sites have beside the test subjects. Every method has the same subjects,
-seeds, steps and learning rate, which is the demo's; none was tuned on a subject of the study. Other
-uses of the map are tried by naming them, in a workdir of their own:
+Twelve pairs: every target has a source of its modality or its RoI, or both, and far ones. Ten shots
+are all that the semi-synthetic sites have beside the test subjects. Every method has the same
+subjects, seeds, steps and learning rate, which is the demo's; none was tuned on a subject of the
+study. Other uses of the map are tried by naming them, in a workdir of their own:
 
     --config.study.methods="('plain','plain_where_lda')" --config.study.shots="(3,)"
 """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -33,15 +34,19 @@ def provenance(folder: Path) -> str:
         json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
         for name in ("run", "config")
     )
-    study, data = config["study"], ", ".join(map(str, config["study"]["subsets"]))
-    again = ", ".join(map(str, study["pretrainings"]))
-    per_subset = f"{study['repeats']} seed{'s' * (study['repeats'] > 1)}"
+    study = config["study"]
+    subsets, again = (", ".join(map(str, study[k])) for k in ("subsets", "pretrainings"))
+    seeds = f"{study['repeats']} seed{'s' * (study['repeats'] > 1)}"
+    # Where files lay is nobody's business, and decides nothing.
+    elsewhere = ("--config.data.cache=", "--workdir=")
+    command = " ".join(t for t in run["command"].split() if not t.startswith(elsewhere))
+    command = re.sub(r"(--config\.data\.root=)\S+", r"\1DIR", command)
     return (
-        f"The study: `launch/study.sh --config=configs/{config['name']}.py "
-        f"--config.data.root=DIR`, commit {run.get('commit') or 'not recorded'}, "
-        f"jax {run['versions']['jax']}, {run['devices']} for each launch. Few-shot subsets {data}, "
-        f"{per_subset} of the fine-tuning in each, from {SEEDS_PER_SUBSET} times the subset's "
-        f"number; pre-training seeds {again}; all else by seed {config['seed']}.\n"
+        f"The study: `{command}`, several launches at once, the last one of commit "
+        f"{run.get('commit') or 'not recorded'}, jax {run['versions']['jax']}, {run['devices']} "
+        f"each. Few-shot subsets {subsets}, {seeds} of the fine-tuning in each, from "
+        f"{SEEDS_PER_SUBSET} times the subset's number; pre-training seeds {again}; all else by "
+        f"seed {config['seed']}.\n"
     )
 
 

@@ -48,7 +48,13 @@ def world(folder: Path, effects: dict[str, float], *, few: float = 0.0, seed: in
                     head = ("x", target, shots, subset, source, "0" if source else "", method)
                     rows.append((*head, subset * 1000, f"s{subject}", dice, 1, dice, lost))
     folder.mkdir()
-    about = {"commit": "abc1234", "versions": {"jax": "0.10.2"}, "devices": "cpu × 1"}
+    about = {
+        "command": "python -m jaxfer.launch --config=configs/x.py --config.data.root=/mine "
+        "--workdir=w",
+        "commit": "abc1234",
+        "versions": {"jax": "0.10.2"},
+        "devices": "cpu × 1",
+    }
     grid = {"subsets": [0, 1], "pretrainings": [0], "repeats": 1}
     (folder / "run.json").write_text(json.dumps(about))
     (folder / "config.json").write_text(json.dumps({"name": "x", "seed": 0, "study": grid}))
@@ -67,7 +73,7 @@ def test_what_holds_by_construction_holds(maker: ModuleType, tmp_path: Path) -> 
     assert verdicts["(a) `weighted` − mean CE, few shots"] == "holds"
     assert told["(a) `weighted` − mean CE, few shots"].value == pytest.approx(0.10, abs=0.01)
     assert told["(a) `weighted` − mean CE, few shots"].positive == (8, 8)
-    assert told["(a) `weighted` − mean CE, all shots"].fine_tunings == 2 * 4 * 6
+    assert told["(a) `weighted` − mean CE, all shots"].compared == 2 * 4 * 6
     assert verdicts["(c) `weighted` − itself shuffled within class"] == "does not hold"
     assert verdicts["(c) `plain_where` − itself shuffled within class"] == "holds"
     assert verdicts["(d) gain of (a) at few shots − at more"] == "holds"
@@ -111,7 +117,7 @@ def test_what_is_not_done_yet_is_compared_nowhere(maker: ModuleType, tmp_path: P
         csv.writer(lines).writerows([COLUMNS, *(tuple(r.values()) for r in kept)])
     found = maker.read_methods(folder / "results.csv")
     told = maker.claims(found, draws=100)
-    assert told["(b) `weighted` − strong base, all shots"].fine_tunings == 2 * 4 * 4
+    assert told["(b) `weighted` − strong base, all shots"].compared == 2 * 4 * 4
     assert told["(d) gain of (a) at few shots − at more"].verdict == "cannot be told"
 
 
@@ -121,11 +127,13 @@ def test_the_page_is_written_beside_its_table(maker: ModuleType, tmp_path: Path)
     text = (tmp_path / "results" / "risk.md").read_text()
     assert (tmp_path / "results" / "risk.png").stat().st_size < 400_000
     assert f"{2 * 2 * 6 * (6 * 4 + 1)} fine-tunings: 8 pairs" in text
-    assert "`plain`: 8 of 8 pairs lie below scratch with their whole interval" in text
+    assert "`plain`: 8 of 8 pairs lie below scratch with their whole interval, 0 lie" in text
     assert "(e) **does not hold**" in text
     assert "(e) **holds**" in text
     assert "2 of 96" in text
-    assert "configs/x.py --config.data.root=DIR`, commit abc1234, jax 0.10.2" in text
+    assert "`python -m jaxfer.launch --config=configs/x.py --config.data.root=DIR`" in text
+    assert "commit abc1234, jax 0.10.2" in text
+    assert "/mine" not in text
     for name in ("results", "variants"):
         copied = tmp_path / "results" / f"risk_{name}.csv"
         assert copied.read_text() == (folder / "results.csv").read_text()

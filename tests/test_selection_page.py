@@ -83,7 +83,13 @@ def world(folder: Path, *, effect: float, seed: int = 0) -> Path:
             }
             scores += [(target, 5, subset, pre, source, n, v, "", "") for n, v in found.items()]
     folder.mkdir()
-    about = {"commit": "abc1234", "versions": {"jax": "0.10.2"}, "devices": "cpu × 1"}
+    about = {
+        "command": "python -m jaxfer.launch --config=configs/x.py --config.data.root=/mine "
+        "--workdir=w",
+        "commit": "abc1234",
+        "versions": {"jax": "0.10.2"},
+        "devices": "cpu × 1",
+    }
     grid = {"subsets": [0, 1], "pretrainings": [0], "repeats": 1}
     (folder / "run.json").write_text(json.dumps(about))
     (folder / "config.json").write_text(json.dumps({"name": "x", "seed": 0, "study": grid}))
@@ -207,7 +213,9 @@ def test_the_page_is_written_beside_its_tables(
     assert "*same_modality*" in text
     assert "*random*" in text
     assert "1/40 of the time" in text
-    assert "configs/x.py --config.data.root=DIR`, commit abc1234, jax 0.10.2" in text
+    assert "`python -m jaxfer.launch --config=configs/x.py --config.data.root=DIR`" in text
+    assert "commit abc1234, jax 0.10.2" in text
+    assert "/mine" not in text
     for name in ("results", "scores"):
         copied = tmp_path / "results" / f"selection_{name}.csv"
         assert copied.read_text() == (right / f"{name}.csv").read_text()

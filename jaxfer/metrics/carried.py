@@ -95,7 +95,8 @@ def carried_log_probs(plan: Carrier, features: Float[AnyArray, "*m d"]) -> Float
         features: of the network and layer of the plan, on the target's voxels.
 
     Returns:
-        float32, natural logarithm; −∞ for a class without a voxel.
+        float32, natural logarithm; −∞ for a class without a voxel, and where a share underflows: at
+        a small epsilon most voxels go to one class.
     """
     return _carried(plan, jnp.asarray(features))
 

@@ -130,16 +130,13 @@ def over_voxels(
             for batch in batches(case, job.patch, job.batch_size, noise=job.noise(number)):
                 outputs = network_outputs(job.source, batch, layers, seconds)
                 with seconds.of("statistics"):
-                    # They are made while the predictions are written and the network sees the next
-                    # batch; not later, since the outputs of two batches are enough to hold.
-                    jax.block_until_ready(stats)
                     stats = add_voxels(*stats, outputs, jnp.asarray(batch.labels))
+                    jax.block_until_ready(stats)
                     kept.write(number, outputs["log_probs"], batch.labels)
                 with seconds.of("samples"):
                     collector.collect(number, shape, batch, outputs)
                 on_tiles(len(batch.tiles))
-            with seconds.of("statistics"):
-                found.append(CaseStatistics(case.stored.id, *jax.block_until_ready(stats)))
+            found.append(CaseStatistics(case.stored.id, *stats))
         with seconds.of("statistics"):
             predictions = _second_look(job, kept, found) if second_look else [None] * len(found)
     posteriors: list[Posteriors | None] = [None] * len(found)

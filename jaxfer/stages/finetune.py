@@ -202,13 +202,13 @@ def finetune_one(
     if source is not None and method.risk is not None:
         made = _weights(run, prepared, source, cases, [method.risk], folder / "risk")
         weights = made[method.risk.name]
-        others = _mark_of_others(run, source, method)
+        others = mark_of_others(run, source, method)
     recipe = recipe_of(run, method, cases, weights, moved)
     mark = finetuning_mark(run, cases, source, name, others)
     return _train_one(run, prepared, recipe, source, seed, folder, mark, on_step)
 
 
-def _mark_of_others(run: Run, source: Source, method: Method) -> str:
+def mark_of_others(run: Run, source: Source, method: Method) -> str:
     """The fingerprints of the other sources whose maps a method heeds; '' if it heeds none."""
     if method.risk is None or method.risk.whose == "own":
         return ""
@@ -268,7 +268,7 @@ def run(run: Run) -> str:
         for name, method in methods.items()
     }
     marks = {
-        name: finetuning_mark(run, cases, source, name, _mark_of_others(run, source, method))
+        name: finetuning_mark(run, cases, source, name, mark_of_others(run, source, method))
         for name, method in methods.items()
     }
     jobs = [(name, seed) for name in methods for seed in seeds]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -16,7 +17,7 @@ from jaxfer.stages.run import Run
 from jaxfer.stages.training import Objective, objective, schedule
 from jaxfer.train.finetune import Transferred, frequency_weights, leaf_rates
 from jaxfer.train.loop import Fade
-from jaxfer.train.methods import METHODS, Method
+from jaxfer.train.methods import METHODS, MapUse, Method
 from jaxfer.train.schedule import Schedule
 from jaxfer.train.step import Loss
 
@@ -141,6 +142,12 @@ _OWN_FIELDS: dict[str, Callable[[Method], bool]] = {
 """Fields of the section ``finetune`` that decide some methods only, and which."""
 
 
+def _read_of_risk(run: Run, use: MapUse) -> dict[str, Any]:
+    """The fields of the section ``risk`` that decide a map."""
+    settings = plain(risk_settings(run, use))
+    return {k: v for k, v in settings.items() if k != "samples" or settings["metric"] == "otce"}
+
+
 def finetuning_mark(
     run: Run, cases: list[TaskCase], source: Source | None, name: str, others: str = ""
 ) -> str:
@@ -164,7 +171,7 @@ def finetuning_mark(
         plain(cases[0].roi),
         cases[0].ignore,
         source.card["fingerprint"] if source is not None and method.transferred else None,
-        [plain(risk_settings(run, use)), config.seed] if use else None,
+        [_read_of_risk(run, use), config.seed] if use else None,
         [config.data.validation_subjects, config.evaluate.overlap]
         if config.finetune.validate_every
         else None,

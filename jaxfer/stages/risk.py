@@ -208,7 +208,7 @@ def _samples(
     run: Run, source: Source, cases: Sequence[TaskCase], side: int
 ) -> tuple[Float32[np.ndarray, "n d"], UInt8[np.ndarray, " n"]]:
     """Features before the head at ``risk.samples`` voxels, classes and subjects in turn, and the
-    classes there."""
+    classes there; of tiles that do not overlap, where a map's are blended."""
     patch = tuple(source.card["patch"])
     draw = draw_voxels(
         cases,
@@ -237,7 +237,8 @@ def _carried(
             f"config.risk.metric = otce: there is no map of {task.name}",
             found=own,
             allowed="sources whose training scans the run has",
-            mend="the data set of the source in config.datasets, or another --config.risk.metric",
+            mend="the source's data set in config.datasets, or another --config.risk.metric, and "
+            "no method of --config.finetune.methods that asks for this one",
         )
     sides = (*_samples(run, source, own, 0), *_samples(run, source, cases, 1))
     num_classes = cases[0].roi.num_classes

@@ -7,6 +7,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from jaxfer.errors import Interrupted, UserError
 from jaxfer.evaluation import CaseResult
 from jaxfer.models.zoo import Source, load_source
 from jaxfer.stages.evaluate import measured, measures_table, predicted_classes
-from jaxfer.stages.finetune import finetune_one, finetuning_mark
+from jaxfer.stages.finetune import finetune_one, finetuning_mark, mark_of_others
 from jaxfer.stages.lock import Busy, locked
 from jaxfer.stages.prepare import Prepared
 from jaxfer.stages.pretrain import source_mark
@@ -27,6 +28,7 @@ from jaxfer.stages.study_tables import CELL_RECORD, cell_folder, group_folder, w
 from jaxfer.study.cells import Cell, Group, cells_of, grid, groups
 from jaxfer.study.settings import group_config, settings_mark
 from jaxfer.tasks import Task
+from jaxfer.train.methods import METHODS
 
 RunStages = Callable[[Run, Sequence[str]], None]
 OnStep = Callable[[int, float], None]
@@ -104,9 +106,15 @@ def _marks(
 ) -> dict[Cell, str]:
     train, test = (prepared.cases(group.target, part) for part in ("train", "test"))
     tested = [(case.stored.id, case.content) for case in test]
+
+    def of_method(cell: Cell) -> str:
+        source = sources[cell.source] if cell.source else None
+        others = mark_of_others(run, source, METHODS[cell.method]) if source else ""
+        return finetuning_mark(run, train, source, cell.method, others)
+
     return {
         cell: fingerprint(
-            finetuning_mark(run, train, sources[cell.source] if cell.source else None, cell.method),
+            of_method(cell),
             cell.seed,
             plain(run.config.evaluate),
             tested,
@@ -164,9 +172,13 @@ def _renew(study: Run, ready: _Ready) -> None:
     settings = settings_mark(ready.run.config)
     for cell, mark in ready.marks.items():
         folder = cell_folder(study, cell)
-        if _is_done(folder, mark):
-            record = read_json(folder / "done.json", CELL_RECORD)
-            if record["settings"] != settings:
+        if not _is_done(folder, mark):
+            continue
+        if read_json(folder / "done.json", CELL_RECORD)["settings"] == settings:
+            continue
+        with suppress(Busy), locked(folder, say=study.say):
+            if _is_done(folder, mark):
+                record = read_json(folder / "done.json", CELL_RECORD)
                 write_json(folder / "done.json", record | {"settings": settings})
 
 

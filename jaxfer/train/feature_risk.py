@@ -97,6 +97,10 @@ def _linear_exponents(stats: ClassFeatureStatistics) -> Exponents:
     """(2 μ_c − 1) / (2 s_c²); −∞ for a class that is absent."""
     models = logme_models(stats.features())
     weights, directions, spread, noise, present = map(np.asarray, models)
+    if not np.isfinite(noise[present]).all():  # features of zeros: there is no model but the shares
+        with np.errstate(divide="ignore"):
+            shares = np.log(np.asarray(stats.counts) / np.asarray(stats.counts).sum())
+        return lambda rows: np.broadcast_to(shares, (len(rows), len(shares)))
 
     def exponents(rows: Float64[np.ndarray, "m d"]) -> Float64[np.ndarray, "m c"]:
         variances = 1 / noise + (rows @ directions) ** 2 @ spread.T

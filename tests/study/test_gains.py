@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import pytest
 
-from jaxfer.study.gains import paired_gain
+from jaxfer.study.gains import PairedGain, Table
+from jaxfer.study.gains import paired_gain as gain_of
+
+
+def paired_gain(differences: Mapping[str, Table], **settings: int) -> PairedGain:
+    """Of sources that have the same names on all targets."""
+    names = {t: [f"s{k}" for k in range(len(own))] for t, own in differences.items()}
+    return gain_of(differences, names, **settings)
 
 
 def test_the_mean_is_over_what_is_there_and_targets_weigh_alike():
@@ -13,10 +22,10 @@ def test_the_mean_is_over_what_is_there_and_targets_weigh_alike():
     b = np.full((1, 3, 2), -0.5)
     found = paired_gain({"a": a, "b": b, "none": np.full((1, 1, 1), np.nan)})
     assert found.value == pytest.approx((0.4 / 5 - 0.5) / 2)
-    assert found.pairs[("a", 0)] == pytest.approx(0.2)
-    assert found.pairs[("a", 1)] == pytest.approx(0.0)
+    assert found.pairs[("a", "s0")] == pytest.approx(0.2)
+    assert found.pairs[("a", "s1")] == pytest.approx(0.0)
     assert found.positive == (1, 3)
-    assert found.fine_tunings == 3 + 3
+    assert found.compared == 3 + 3
 
 
 def test_a_draw_is_the_mean_of_what_was_drawn():
@@ -40,22 +49,44 @@ def test_what_is_the_same_within_a_unit_is_one_measurement(axis):
     shape[axis] = 3
     values = np.array([-1.0, 0.5, 2.0]).reshape([3 if k == axis else 1 for k in range(3)])
     found = paired_gain({"a": np.broadcast_to(values, shape)}, draws=4000)
-    alone = paired_gain({"a": values.reshape(1, 3, 1)}, draws=4000)
+    alone = paired_gain({"a": np.broadcast_to(values.reshape(1, 3, 1), (1, 3, 2))}, draws=4000)
     assert found.low == pytest.approx(alone.low, abs=1e-9)
     assert found.high == pytest.approx(alone.high, abs=1e-9)
     assert found.verdict == "cannot be told"
 
 
+def _misses(world) -> float:
+    """Share of 200 worlds without a gain whose interval leaves 0 out."""
+    missed = 0
+    for number in range(200):
+        found = paired_gain(world(np.random.default_rng(number)), seed=number, draws=400)
+        missed += not found.low <= 0 <= found.high
+    return missed / 200
+
+
 def test_an_interval_covers_what_it_should():
-    """Effects of subsets, sources and subjects together: in about 95 % of 200 worlds, or more."""
-    rng = np.random.default_rng(0)
-    inside = 0
-    for world in range(200):
+    """Effects of subsets, sources and subjects together; eight units of each are few."""
+
+    def world(rng):
         parts = [rng.normal(size=[8 if k == j else 1 for j in range(3)]) for k in range(3)]
-        table = 0.3 + sum(parts) + 0.5 * rng.normal(size=(8, 8, 8))
-        found = paired_gain({"a": table}, seed=world, draws=400)
-        inside += found.low <= 0.3 <= found.high
-    assert inside / 200 >= 0.85
+        return {"a": sum(parts) + 0.5 * rng.normal(size=(8, 8, 8))}
+
+    assert _misses(world) <= 0.10
+
+
+def test_a_source_that_is_good_on_all_targets_is_one_measurement():
+    """What three targets share of their ten sources does not make thirty of them."""
+
+    def world(rng):
+        shared = rng.normal(size=(10, 1, 1))
+        return {t: shared + 0.1 * rng.normal(size=(10, 6, 12)) for t in "abc"}
+
+    assert _misses(world) <= 0.12
+
+
+def test_one_subset_alone_tells_nothing():
+    assert paired_gain({"a": np.full((4, 1, 8), 0.1)}).verdict == "cannot be told"
+    assert paired_gain({"a": np.full((4, 2, 8), 0.1)}).verdict == "holds"
 
 
 def test_a_gain_everywhere_holds_and_a_loss_does_not():

@@ -94,6 +94,15 @@ def test_features_that_tell_nothing_leave_the_share_of_the_class(drawn, metric):
     np.testing.assert_allclose(risk[valid], -np.log(shares[labels[valid]]), rtol=1e-5)
 
 
+@pytest.mark.parametrize("metric", ["lda", "gbc", "logme"])
+def test_features_of_zeros_leave_the_share_of_the_class(drawn, metric):
+    _, labels, valid = drawn
+    features = np.zeros((20, 15, 4), np.float32)
+    risk = posterior_risk(features, labels, fitted(features, labels, valid), valid, metric)
+    shares = np.bincount(labels[valid], minlength=3) / valid.sum()
+    np.testing.assert_allclose(risk[valid], -np.log(shares[labels[valid]]), rtol=1e-5)
+
+
 def test_ignored_pixels_may_hold_anything_and_all_ignored_is_nothing(drawn):
     features, labels, valid = drawn
     expected = posterior_risk(features, labels, fitted(*drawn), valid, "lda")
