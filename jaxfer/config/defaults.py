@@ -60,6 +60,8 @@ def default_config() -> ConfigDict:
     c.model.conv_impl = "auto"  # convolutions: 'native', 'shifted' (fast on CPUs), or by platform
     c.model.precision = "auto"  # 'float32', 'bfloat16'; auto = bfloat16 on GPUs and TPUs
     c.model.remat = False  # recompute in the backward pass: slower, and a fraction of the memory
+    # The loss also sees the coarser decoder levels, each with half the weight of the one above.
+    c.model.deep_supervision = False
 
     c.augment = ConfigDict()
     # Each change has its strength, at most, and the share of the patches that it happens to.

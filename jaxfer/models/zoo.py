@@ -93,6 +93,10 @@ _RULES: dict[str, tuple[Callable[[_Card], bool], str]] = {
         lambda c: bool(_kernels(c)) and all(n % 2 for k in _kernels(c) for n in k),
         "odd whole numbers for each level",
     ),
+    "deep_supervision": (
+        lambda c: isinstance(c.get("deep_supervision", False), bool),
+        "true, false (cards from before there was any tell of none)",
+    ),
     "validation_dice": (
         lambda c: (
             c["validation_dice"] is None
@@ -226,6 +230,7 @@ def load_source(folder: Path) -> Source:
         widths=tuple(card["widths"]),
         strides=_strides(card),
         kernels=_kernels(card),
+        deep_supervision=card.get("deep_supervision", False),
     )
     params = load_params(folder / "checkpoint", model, tuple(card["patch"]))
     try:

@@ -84,6 +84,7 @@ def _card(
         "widths": list(run.config.model.widths),
         "strides": plain(model.strides),
         "kernels": plain(model.kernels),
+        "deep_supervision": model.deep_supervision,
         "validation_dice": None if math.isnan(mean) else mean,
         "validation_dice_by_class": {k: None if math.isnan(v) else v for k, v in by_class.items()},
         "train_subjects": sorted({c.stored.subject for c in train}),

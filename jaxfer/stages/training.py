@@ -45,6 +45,7 @@ def network(config: ConfigDict, num_classes: int) -> UNet:
         conv_impl=settings.conv_impl,
         precision=settings.precision,
         remat=settings.remat,
+        deep_supervision=settings.deep_supervision,
     )
 
 

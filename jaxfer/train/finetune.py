@@ -33,14 +33,15 @@ def transfer_params(source: Params, fresh: Params, *, keep_head: bool) -> Transf
     Args:
         source: the source model's parameters.
         fresh: newly initialised parameters of the target's network.
-        keep_head: the classes are the same ones, so that the head may come along.
+        keep_head: the classes are the same ones, so that the head may come along, and those of
+            coarser levels.
     """
     theirs: Mapping = traverse_util.flatten_dict(source, sep="/")
     ours: Mapping = traverse_util.flatten_dict(fresh, sep="/")
 
     def fits(path: str) -> bool:
         same = path in theirs and theirs[path].shape == ours[path].shape
-        return same and (keep_head or not path.startswith("head/"))
+        return same and (keep_head or not path.startswith("head"))
 
     params = {path: theirs[path] if fits(path) else leaf for path, leaf in ours.items()}
     return Transferred(
@@ -61,16 +62,14 @@ def frequency_weights(cases: Sequence[TaskCase], power: float = 0.5) -> tuple[fl
 
 
 def distance(path: str, levels: int) -> int:
-    """Levels from the output to a leaf: 0 for the head and the finest decoder, 2(L−1) at most.
+    """Levels from the finest output to a leaf: 0 for its head and decoder, 2(L−1) at most.
 
     Args:
         path: of the leaf, such as ``encoder_1/Conv_0/kernel``.
         levels: L, of the network.
     """
     part, _, level = path.split("/")[0].partition("_")
-    if part == "head":
-        return 0
-    return 2 * (levels - 1) - int(level) if part == "encoder" else int(level)
+    return 2 * (levels - 1) - int(level) if part == "encoder" else int(level or 0)
 
 
 def leaf_rates(

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from jaxfer.data.augment import Augmentation, augment_patch
 from jaxfer.errors import UserError
-from jaxfer.models.unet import UNet
+from jaxfer.models.unet import Features, UNet
 from jaxfer.tasks import IGNORE
 from jaxfer.train.losses import map_weighted_cross_entropy, tversky
 from jaxfer.train.schedule import Schedule
@@ -96,6 +96,30 @@ def example_losses(
     return {"cross_entropy": cross_entropy, "dice_loss": overlap}
 
 
+def supervised_losses(
+    loss: Loss, logits: Float[Array, "b *s c"], features: Features, batch: DeviceBatch
+) -> dict[str, tuple[Float[Array, " b"], Float[Array, " b"]]]:
+    """Each part of the loss as (sum, normaliser) per image, over every level that has logits.
+
+    Level k counts 2^−k, the finest is 0, and the shares sum to 1 (deep supervision as in nnU-Net,
+    Isensee et al., 2021). A coarse cell has the label and the risk of its first pixel, and a rim is
+    counted in cells. An image without a valid cell at a level has no loss there.
+    """
+    outputs = [logits]
+    while (name := f"logits_{len(outputs)}") in features:
+        outputs.append(features[name])
+    shares = [2.0**-level for level in range(len(outputs))]
+    found = example_losses(loss, logits, batch)
+    sums = {name: value * shares[0] for name, (value, _) in found.items()}
+    for share, coarse in zip(shares[1:], outputs[1:], strict=True):
+        sides = zip(logits.shape[1:-1], coarse.shape[1:-1], strict=True)
+        cells = (slice(None), *(slice(None, None, fine // side) for fine, side in sides))
+        own = batch | {name: batch[name][cells] for name in ("label", "risk")}
+        for name, (value, _) in example_losses(loss, coarse, own).items():
+            sums[name] += value * share
+    return {name: (sums[name] / sum(shares), used) for name, (_, used) in found.items()}
+
+
 def _augmented(batch: DeviceBatch, key: Key[Array, ""], how: Augmentation) -> DeviceBatch:
     # A patch's key comes from its place in the whole order, not in the device's share, so that
     # the number of devices changes nothing.
@@ -158,8 +182,8 @@ def train_step(
     def local_sums(
         params: Params, batch: DeviceBatch
     ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
-        logits, _ = model.apply({"params": params}, batch["image"])
-        parts = example_losses(loss, logits, batch)
+        logits, features = model.apply({"params": params}, batch["image"])
+        parts = supervised_losses(loss, logits, features, batch)
         used = batch["weight"] * parts["cross_entropy"][1]
         sums = {name: (used * value).sum() for name, (value, _) in parts.items()}
         total = sums["cross_entropy"] + loss.dice_weight * sums["dice_loss"]

@@ -22,7 +22,9 @@ SETTINGS = (
     "--config=configs/demo.py:tiny",
     "--config.sources=('phantom/ageing/flair/tissue',)",
     f"--config.model.patch={PATCH}",
-    "--config.model.strides=('2x2x1',)",
+    "--config.model.widths=(4,6,8)",
+    "--config.model.strides=('2x2x1','2x2x2')",
+    "--config.model.deep_supervision=True",
     "--config.model.conv_impl=native",
     "--config.select.metrics=('leep','nce','h_score')",
     f"--config.select.layers={LAYERS}",
@@ -46,8 +48,11 @@ def finished(demo: Path, launch: Launch, tmp_path_factory: pytest.TempPathFactor
 
 def test_the_network_is_in_3_d(finished: Path) -> None:
     (card,) = (_json(path) for path in (finished / "sources").glob("*/card.json"))
-    assert (card["patch"], card["strides"]) == ([*PATCH], [[2, 2, 1]])
-    assert _json(finished / "finetune" / "summary.json")["leaves"]["loaded"]
+    assert (card["patch"], card["strides"]) == ([*PATCH], [[2, 2, 1], [2, 2, 2]])
+    assert card["deep_supervision"]
+    leaves = _json(finished / "finetune" / "summary.json")["leaves"]
+    assert leaves["remade"] == ["head/bias", "head/kernel", "head_1/bias", "head_1/kernel"]
+    assert "decoder_1/Conv_0/kernel" in leaves["loaded"]
 
 
 def test_selection_counts_every_voxel(finished: Path) -> None:
