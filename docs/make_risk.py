@@ -1,9 +1,10 @@
 """Writes docs/results/risk.md and its figure from the tables of studies.
 
-    python docs/make_risk.py FOLDER [VARIANTS]
+    python docs/make_risk.py FOLDER [variants=DIR] [three_d=DIR]
 
-FOLDER holds results.csv of configs/study_risk.py, VARIANTS that of the same study with more methods
-on fewer subsets or shots; they are copied beside the page, so that every number can be recomputed.
+FOLDER holds results.csv of configs/study_risk.py; variants that of the same study with more methods
+on fewer subsets or shots, three_d that of a part of it with networks in 3-D. They are copied beside
+the page, so that every number can be recomputed.
 What counts as a finding is fixed in this file, in jaxfer/study/gains.py and in
 jaxfer/metrics/claims.py: the claims of "Transfer Risk Map" (arXiv 2502.02340), and the controls
 that tell what of a map does the work.
@@ -32,6 +33,9 @@ FEW = 5
 SEED = 0
 MARGIN = 0.01
 """Dice that a transfer may lose, by its interval, and still be called harmless."""
+
+OTHERS = {"variants": "Other uses of the map", "three_d": "In 3-D"}
+"""The studies beside the first, by name, with their section's title."""
 
 BASE, PUBLISHED = "plain", "plain_ce"
 CONTROLS = {
@@ -233,16 +237,21 @@ def _figure(found: Methods, told: Mapping[str, PairedGain], *, draws: int) -> Fi
 
 def page(
     found: Methods,
-    variants: Methods | None = None,
     provenance: str = "",
-    variants_provenance: str = "",
+    others: Mapping[str, tuple[Methods, str]] | None = None,
     *,
     draws: int = 2000,
 ) -> tuple[str, Figure]:
-    """The page and its figure."""
+    """The page and its figure.
+
+    Args:
+        found: of the study that the claims are about.
+        provenance: how it was run, in words.
+        others: both of the studies beside it, by their names in ``OTHERS``.
+    """
+    beside = others or {}
     told = claims(found, draws=draws)
-    names = [("results.csv", "risk_results.csv")]
-    names += [("variants.csv", "risk_variants.csv")] if variants else []
+    names = [(f"{name}.csv", f"risk_{name}.csv") for name in ("results", *beside)]
     text = _HEAD.format(
         provenance=provenance,
         margin=100 * MARGIN,
@@ -271,34 +280,34 @@ def page(
 ## The methods
 
 {_methods_table(found, draws=draws)}"""
-    if variants:
-        shots = ", ".join(map(str, variants.shots))
+    for name, (own, how) in beside.items():
+        pairs = sum(map(len, own.sources.values()))
+        subsets = max(t.shape[1] for t in own.dice.values())
         text += f"""
-## Other uses of the map
+## {OTHERS[name]}
 
-A grid of its own: {sum(variants.cells.values())} fine-tunings, shots {shots}.
-{variants_provenance}
-{_methods_table(variants, draws=draws)}"""
+A grid of its own: {sum(own.cells.values())} fine-tunings, {pairs} pairs, shots
+{", ".join(map(str, own.shots))}, {subsets} few-shot subsets.
+{how}
+{_methods_table(own, draws=draws)}"""
     return text, _figure(found, told, draws=draws)
 
 
-def main(
-    folder: Path, variants: Path | None = None, results: Path = RESULTS, *, draws: int = 2000
-) -> None:
+def main(folder: Path, results: Path = RESULTS, *, draws: int = 2000, **others: Path) -> None:
     """Writes the page, its figure and the tables beside it."""
-    others = read_methods(variants / "results.csv") if variants else None
-    found, how = read_methods(folder / "results.csv"), provenance(folder)
-    how_others = provenance(variants) if variants else ""
-    text, figure = page(found, others, how, how_others, draws=draws)
+    studies = {"results": folder} | others
+    read = {name: (read_methods(f / "results.csv"), provenance(f)) for name, f in studies.items()}
+    found, how = read.pop("results")
+    text, figure = page(found, how, read, draws=draws)
     results.mkdir(parents=True, exist_ok=True)
-    shutil.copy(folder / "results.csv", results / "risk_results.csv")
-    if variants:
-        shutil.copy(variants / "results.csv", results / "risk_variants.csv")
+    for name, own in studies.items():
+        shutil.copy(own / "results.csv", results / f"risk_{name}.csv")
     figure.savefig(results / "risk.png", dpi=130)
     (results / "risk.md").write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":
-    if len(sys.argv) not in (2, 3):
+    named = dict(argument.partition("=")[::2] for argument in sys.argv[2:])
+    if len(sys.argv) < 2 or not named.keys() <= OTHERS.keys():
         sys.exit(__doc__)
-    main(*map(Path, sys.argv[1:]))
+    main(Path(sys.argv[1]), **{name: Path(found) for name, found in named.items()})

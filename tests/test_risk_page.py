@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import importlib
 import itertools
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -14,15 +13,12 @@ import numpy as np
 import pytest
 
 from tests.launching import ROOT
+from tests.study_records import RESULTS, check_provenance, study_folder
 
 TARGETS, SOURCES = ("p/one/t1/a", "p/two/t2/b"), tuple(f"s/all/t1/{r}" for r in "abcd")
 METHODS = (
     *("scratch", "plain", "plain_ce", "weighted", "weighted_shuffled"),
     *("plain_where", "plain_where_shuffled"),
-)
-COLUMNS = (
-    *("study", "target", "shots", "subset", "source", "pretraining", "method", "seed", "subject"),
-    *("dice", "hd95", "min_class_dice", "collapsed"),
 )
 
 
@@ -47,19 +43,9 @@ def world(folder: Path, effects: dict[str, float], *, few: float = 0.0, seed: in
                     dice = own + 0.01 * rng.normal()
                     head = ("x", target, shots, subset, source, "0" if source else "", method)
                     rows.append((*head, subset * 1000, f"s{subject}", dice, 1, dice, lost))
-    folder.mkdir()
-    about = {
-        "command": "python -m jaxfer.launch --config=configs/x.py --config.data.root=/mine "
-        "--workdir=w",
-        "commit": "abc1234",
-        "versions": {"jax": "0.10.2"},
-        "devices": "cpu × 1",
-    }
-    grid = {"subsets": [0, 1], "pretrainings": [0], "repeats": 1}
-    (folder / "run.json").write_text(json.dumps(about))
-    (folder / "config.json").write_text(json.dumps({"name": "x", "seed": 0, "study": grid}))
+    study_folder(folder)
     with (folder / "results.csv").open("w", newline="") as lines:
-        csv.writer(lines).writerows([COLUMNS, *rows])
+        csv.writer(lines).writerows([RESULTS, *rows])
     return folder
 
 
@@ -114,7 +100,7 @@ def test_what_is_not_done_yet_is_compared_nowhere(maker: ModuleType, tmp_path: P
     kept = [r for r in rows if not (r["method"] == "weighted" and int(r["subset"]) > 3)]
     kept = [r for r in kept if r["shots"] == "3"]
     with (folder / "results.csv").open("w", newline="") as lines:
-        csv.writer(lines).writerows([COLUMNS, *(tuple(r.values()) for r in kept)])
+        csv.writer(lines).writerows([RESULTS, *(tuple(r.values()) for r in kept)])
     found = maker.read_methods(folder / "results.csv")
     told = maker.claims(found, draws=100)
     assert told["(b) `weighted` − strong base, all shots"].compared == 2 * 4 * 4
@@ -123,7 +109,7 @@ def test_what_is_not_done_yet_is_compared_nowhere(maker: ModuleType, tmp_path: P
 
 def test_the_page_is_written_beside_its_table(maker: ModuleType, tmp_path: Path) -> None:
     folder = world(tmp_path / "w", EFFECTS | {"plain": -0.2})
-    maker.main(folder, folder, tmp_path / "results", draws=60)
+    maker.main(folder, tmp_path / "results", draws=60, variants=folder, three_d=folder)
     text = (tmp_path / "results" / "risk.md").read_text()
     assert (tmp_path / "results" / "risk.png").stat().st_size < 400_000
     assert f"{2 * 2 * 6 * (6 * 4 + 1)} fine-tunings: 8 pairs" in text
@@ -131,9 +117,10 @@ def test_the_page_is_written_beside_its_table(maker: ModuleType, tmp_path: Path)
     assert "(e) **does not hold**" in text
     assert "(e) **holds**" in text
     assert "2 of 96" in text
-    assert "`python -m jaxfer.launch --config=configs/x.py --config.data.root=DIR`" in text
-    assert "commit abc1234, jax 0.10.2" in text
-    assert "/mine" not in text
-    for name in ("results", "variants"):
+    check_provenance(text)
+    assert "## Other uses of the map" in text
+    assert "## In 3-D" in text
+    assert text.count("commit abc1234") == 3
+    for name in ("results", "variants", "three_d"):
         copied = tmp_path / "results" / f"risk_{name}.csv"
         assert copied.read_text() == (folder / "results.csv").read_text()

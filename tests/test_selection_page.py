@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import importlib
 import itertools
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -15,13 +14,10 @@ import pytest
 from scipy.stats import spearmanr
 
 from tests.launching import ROOT
+from tests.study_records import RESULTS, check_provenance, study_folder
 
 TARGETS = ("p/one/t1/a", "p/two/t2/b", "p/three/flair/c", "p/four/t1/d")
 SOURCES = tuple(f"s/all/{m}/{r}" for m in ("t1", "t2", "flair") for r in "abcdef")
-RESULTS = (
-    *("study", "target", "shots", "subset", "source", "pretraining", "method", "seed", "subject"),
-    *("dice", "hd95", "min_class_dice", "collapsed"),
-)
 SCORES = ("target", "shots", "subset", "pretraining", "source", "score", "value", "low", "high")
 
 
@@ -82,17 +78,7 @@ def world(folder: Path, *, effect: float, seed: int = 0) -> Path:
                 "finetune_seconds": 20.0,
             }
             scores += [(target, 5, subset, pre, source, n, v, "", "") for n, v in found.items()]
-    folder.mkdir()
-    about = {
-        "command": "python -m jaxfer.launch --config=configs/x.py --config.data.root=/mine "
-        "--workdir=w",
-        "commit": "abc1234",
-        "versions": {"jax": "0.10.2"},
-        "devices": "cpu × 1",
-    }
-    grid = {"subsets": [0, 1], "pretrainings": [0], "repeats": 1}
-    (folder / "run.json").write_text(json.dumps(about))
-    (folder / "config.json").write_text(json.dumps({"name": "x", "seed": 0, "study": grid}))
+    study_folder(folder)
     write(folder / "results.csv", RESULTS, results)
     write(folder / "scores.csv", SCORES, scores)
     return folder
@@ -213,9 +199,7 @@ def test_the_page_is_written_beside_its_tables(
     assert "*same_modality*" in text
     assert "*random*" in text
     assert "1/40 of the time" in text
-    assert "`python -m jaxfer.launch --config=configs/x.py --config.data.root=DIR`" in text
-    assert "commit abc1234, jax 0.10.2" in text
-    assert "/mine" not in text
+    check_provenance(text)
     for name in ("results", "scores"):
         copied = tmp_path / "results" / f"selection_{name}.csv"
         assert copied.read_text() == (right / f"{name}.csv").read_text()

@@ -280,6 +280,7 @@ def run(study: Run, run_stages: RunStages) -> str:
                     waiting.remove(group)
                     del ready[group]
                     _forget_compilations()
+                    write_tables(study)
                     study.say(f"  {_told(study, since, before)}")
             if waiting:
                 time.sleep(_PAUSE)
