@@ -10,6 +10,8 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -72,13 +74,27 @@ def alone(pretrained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return workdir
 
 
+@pytest.fixture(scope="module")
+def together(pretrained: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]:
+    """The run of several processes, selection and all; begun once for each number of them."""
+
+    @cache
+    def of(processes: int) -> Path:
+        workdir = tmp_path_factory.mktemp("hosts") / "together"
+        shutil.copytree(pretrained, workdir, symlinks=True)
+        shutil.rmtree(workdir / "select")
+        for status, err in _end_all(_start_all(processes, workdir, *ALL)):
+            assert status == 0, err[-3000:]
+        return workdir
+
+    return of
+
+
 @pytest.mark.parametrize("processes", [2, 4])
 def test_the_run_of_several_processes_is_that_of_one(
-    alone: Path, workdir: Path, processes: int
+    alone: Path, together: Callable[[int], Path], processes: int
 ) -> None:
-    shutil.rmtree(workdir / "select")
-    for status, err in _end_all(_start_all(processes, workdir, *ALL)):
-        assert status == 0, err[-3000:]
+    workdir = together(processes)
     for name in ("selection.csv", "selection.json"):
         assert (workdir / "select" / name).read_bytes() == (alone / "select" / name).read_bytes()
     np.testing.assert_allclose(_losses(workdir), _losses(alone), rtol=1e-5)
@@ -87,11 +103,9 @@ def test_the_run_of_several_processes_is_that_of_one(
 
 
 def test_one_is_killed_and_the_others_end_and_the_run_goes_on(
-    workdir: Path, tmp_path: Path
+    workdir: Path, together: Callable[[int], Path]
 ) -> None:
-    whole = tmp_path / "whole"
-    shutil.copytree(workdir, whole, symlinks=True)
-    assert [status for status, _ in _end_all(_start_all(2, whole, *ALL))] == [0, 0]
+    whole = together(2)
     for killed in (1, 0):
         started = _start_all(2, workdir, *ALL, "--config.run.checkpoint_every=2")
         end = time.monotonic() + 300

@@ -12,6 +12,7 @@ import pytest
 from ml_collections import ConfigDict
 from rich.console import Console
 
+from jaxfer.data.sampler import TaskCase
 from jaxfer.errors import UserError
 from jaxfer.models.checkpoint import load_params
 from jaxfer.models.unet import UNet
@@ -144,13 +145,9 @@ def test_the_summary_tells_of_transfer_and_of_lost_classes(finished: Path) -> No
 
 
 def test_one_fine_tuning_alone_is_that_of_the_stage(finished: Path, tmp_path: Path) -> None:
-    config = ConfigDict(_json(finished / "config.json"))
-    config = ConfigDict(_tuples(config.to_dict()))
-    run = Run(config, finished, Console(quiet=True))
-    prepared = Prepared.read(run)
+    run, prepared, cases = _opened(finished)
     summary = _json(finished / "finetune" / "summary.json")
     source = load_source(run.shelf / summary["source"].replace("/", "-"))
-    cases = prepared.cases(Task.parse(config.target), "train")
     for name, use in (("plain_where_shuffled", "where-shuffled"), ("scratch", "")):
         own = source if use else None
         folder = tmp_path / name
@@ -167,6 +164,14 @@ def test_one_fine_tuning_alone_is_that_of_the_stage(finished: Path, tmp_path: Pa
                 np.load(file), np.load(finished / "risk" / use / file.name)
             )
         assert len(made) == (1 if use else 0)
+
+
+def _opened(finished: Path) -> tuple[Run, Prepared, list[TaskCase]]:
+    """The finished run as its stages see it, and the target's training cases."""
+    config = ConfigDict(_tuples(_json(finished / "config.json")))
+    run = Run(config, finished, Console(quiet=True))
+    prepared = Prepared.read(run)
+    return run, prepared, prepared.cases(Task.parse(config.target), "train")
 
 
 def _tuples(value: object) -> object:
@@ -204,10 +209,7 @@ def test_validation_subjects_must_be_asked_for(launch: Launch, tmp_path: Path) -
 def test_the_map_of_all_sources_is_the_mean_of_theirs_in_nats(
     finished: Path, tmp_path: Path
 ) -> None:
-    config = ConfigDict(_tuples(ConfigDict(_json(finished / "config.json")).to_dict()))
-    run = Run(config, finished, Console(quiet=True))
-    prepared, target = Prepared.read(run), Task.parse(config.target)
-    cases = prepared.cases(target, "train")
+    run, prepared, cases = _opened(finished)
     chosen = Task.parse(_json(finished / "finetune" / "summary.json")["source"])
     tasks = sources_of_map(run, chosen, MapUse(whose="all"))
     assert len(set(tasks)) == len(tasks) >= 3
@@ -225,10 +227,7 @@ def test_the_map_of_all_sources_is_the_mean_of_theirs_in_nats(
 def test_the_map_of_a_transport_plan_needs_the_sources_own_scans(
     finished: Path, tmp_path: Path
 ) -> None:
-    config = ConfigDict(_tuples(ConfigDict(_json(finished / "config.json")).to_dict()))
-    run = Run(config, finished, Console(quiet=True))
-    prepared, target = Prepared.read(run), Task.parse(config.target)
-    cases = prepared.cases(target, "train")
+    run, prepared, cases = _opened(finished)
     task = Task.parse(_json(finished / "finetune" / "summary.json")["source"])
     source = load_source(run.shelf / task.slug)
     nats = (("normalise", "none"), ("amplify", "identity"), ("samples", 60))
