@@ -109,34 +109,22 @@ def operations(function: Callable[..., Any], *arguments: Any) -> float:
 
 
 def training(widths: list[int], shape: list[int]) -> Callable[[], Told]:
-    """One training step: cross-entropy and soft Dice, clipped gradients, AdamW."""
-    model, batch = UNet(CLASSES, tuple(widths)), jax.device_put(patches(shape))
-    state = started(model, shape[1:])
+    """One training step over all devices of this process: cross-entropy and soft Dice, clipped
+    gradients, AdamW."""
+    devices, model = jax.local_device_count(), UNet(CLASSES, tuple(widths))
+    state, batch = started(model, shape[1:]), patches(shape)
     native = one_step(UNet(CLASSES, tuple(widths), conv_impl="native"))
     needed = operations(native, state, batch)
-    compiled = jax.jit(one_step(model), donate_argnums=0)
-
-    def job() -> Told:
-        nonlocal state
-        state, metrics = compiled(state, batch)
-        jax.block_until_ready(metrics)
-        return {"operations": needed}
-
-    return job
-
-
-def shared_training(widths: list[int], shape: list[int]) -> Callable[[], None]:
-    """One training step, mapped over all devices of this process."""
-    devices, model = jax.local_device_count(), UNet(CLASSES, tuple(widths))
     step = pmap_step(
         model=model, schedule=SCHEDULE, loss=Loss(), augmentation=None, devices=devices
     )
-    state, batch = replicate(started(model, shape[1:]), devices), shard(patches(shape), devices)
+    state, batch = replicate(state, devices), shard(batch, devices)
 
-    def job() -> None:
+    def job() -> Told:
         nonlocal state
         state, metrics = step(state, batch)
         jax.block_until_ready(metrics)
+        return {"operations": needed}
 
     return job
 
@@ -421,7 +409,6 @@ def profiled(widths: list[int], shape: list[int], conv_impl: str) -> Callable[[]
 JOBS = {
     "product": product,
     "train": training,
-    "shared train": shared_training,
     "infer": inference,
     "score": score,
     "neighbours": neighbours,

@@ -35,7 +35,8 @@ class Pair:
         peer: what it is compared with; None: nothing, the line is one of a scaling curve.
         bar: the largest ratio of ours to the peer's that is good enough, if there is one.
         threads: the numbers of threads that it is measured on; 0: all cores.
-        devices: virtual devices of this project's process.
+        devices: virtual devices of this project's process; 0: as many as a run takes its threads
+            for, so that a training's patches are computed side by side.
     """
 
     name: str
@@ -64,7 +65,8 @@ def _size(number: int) -> str:
 
 
 def _with_torch(name: str, kind: str, bar: float, **arguments: Any) -> Pair:
-    return Pair(name, _jaxfer(kind, **arguments), Job("jobs_torch", kind, arguments), bar)
+    ours, theirs = _jaxfer(kind, **arguments), Job("jobs_torch", kind, arguments)
+    return Pair(name, ours, theirs, bar, devices=0 if kind == "train" else 1)
 
 
 def _networks() -> Part:
@@ -250,7 +252,7 @@ def _scaling(voxels: tuple[int, ...], cases: tuple[int, ...]) -> Part:
             *(
                 Pair(
                     f"train step 2-D, 8 × 96², {n} device{'s' if n > 1 else ''}",
-                    _jaxfer("shared train", **step),
+                    _jaxfer("train", **step),
                     threads=(0,),
                     devices=n,
                 )

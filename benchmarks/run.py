@@ -31,6 +31,8 @@ from absl import app, flags, logging
 from parts import Job, Pair, parts
 from render import page
 
+from jaxfer.hosts import devices_for
+
 HERE = Path(__file__).parent
 _PEERS = flags.DEFINE_string("peers", None, "Python that has what requirements.txt names.")
 _ONLY = flags.DEFINE_list("only", [], "Parts; or lines, by what their names contain.")
@@ -100,6 +102,13 @@ def working(job: Job, threads: int, devices: int, scratch: str) -> Iterator[Work
         worker.end()
 
 
+def _devices(pair: Pair, threads: int) -> int:
+    """Virtual devices of this project's process."""
+    if pair.devices:
+        return pair.devices
+    return devices_for(threads or os.cpu_count() or 1, [pair.ours.arguments["shape"][0]])
+
+
 def measured(pair: Pair, threads: int, rounds: int, scratch: str) -> list[dict[str, Any]]:
     """The lines of a pair: one, or one for each part of what the jobs tell."""
     clock = "cpu" if threads == 1 else "wall"
@@ -108,7 +117,7 @@ def measured(pair: Pair, threads: int, rounds: int, scratch: str) -> list[dict[s
     rates = []
     with ExitStack() as stack:
         sides = []
-        for job, devices in ((pair.ours, pair.devices), (pair.peer, 1)):
+        for job, devices in ((pair.ours, _devices(pair, threads)), (pair.peer, 1)):
             if job is not None:
                 worker = stack.enter_context(working(job, threads, devices, scratch))
                 number, known = worker.make(job)

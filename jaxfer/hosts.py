@@ -6,9 +6,10 @@ On one process, every function here does nothing and costs nothing.
 from __future__ import annotations
 
 import json
+import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -19,6 +20,34 @@ from jaxfer.errors import UserError
 
 _HEARTBEAT = 20
 """Seconds after which a silent process counts as dead, and ends the others."""
+
+
+def devices_for(cores: int, shares: Sequence[int]) -> int:
+    """The largest number of devices, at most the cores, that divides every share.
+
+    Args:
+        cores: that this process may use.
+        shares: patches that a device must have the same number of.
+    """
+    return next(n for n in range(max(cores, 1), 0, -1) if all(s % n == 0 for s in shares))
+
+
+def split_processor(devices: int, shares: Sequence[int]) -> None:
+    """Has jax take the processor for several devices; before any other use of jax.
+
+    A step's patches are then computed side by side: on two cores a step in 2-D takes two thirds of
+    the time that one device with two threads takes. Does nothing if the user's environment names a
+    number of devices.
+
+    Args:
+        devices: how many; 0: of ``devices_for`` the cores.
+        shares: of ``devices_for``.
+    """
+    by_flag = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
+    if by_flag or "JAX_NUM_CPU_DEVICES" in os.environ:
+        return
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    jax.config.update("jax_num_cpu_devices", devices or devices_for(cores or 1, shares))
 
 
 def join(

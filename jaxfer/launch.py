@@ -123,6 +123,9 @@ def launch(console: Console) -> None:
         raise UserError(
             "--processes and --process without --coordinator", mend="--coordinator=HOST:PORT"
         )
+    else:
+        shares = [s.batch_size // s.accumulate for s in (config.pretrain, config.finetune)]
+        hosts.split_processor(config.run.cpu_devices, shares)
     workdir = Path(_WORKDIR.value or Path("runs") / config.name)
     command = " ".join(["python -m jaxfer.launch", *sys.argv[1:]])
     interruption = Interruption(config.run.max_minutes)

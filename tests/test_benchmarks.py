@@ -27,7 +27,6 @@ TOY = {
     "jobs_jaxfer": {
         "product": {"side": 32},
         "train": NETWORK,
-        "shared train": NETWORK,
         "infer": {"widths": [4, 8], "volume": [16, 16, 4], "patch": [16, 16], "batch": 2},
         "score": {"metrics": METRICS, "size": 3000},
         "neighbours": {"size": 200, "k": 3},

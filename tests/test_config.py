@@ -136,6 +136,7 @@ BAD = {
     "run.log_every": [0],
     "run.checkpoint_every": [0],
     "run.keep_checkpoints": [0],
+    "run.cpu_devices": [-1],
     "run.max_minutes": [-1.0],
     "model.strides": [(), ("2x2",), ("2x2", "2x"), ("2x2x2", "2x2x2"), ("2x2", "2x0")],
     "model.conv_impl": ["fast", ""],

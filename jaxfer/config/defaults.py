@@ -46,11 +46,14 @@ def default_config() -> ConfigDict:
     c.data.validation_fraction = 0.2  # of a source's subjects: for the Dice in its card
     c.data.plane = "axial"  # of the slices that 2-D networks see; or 'coronal', 'sagittal'
 
-    c.run = ConfigDict()  # how a launch goes about it; changes no number
+    c.run = ConfigDict()  # how a launch goes about it; changes no number but by rounding
     c.run.log_every = 10  # steps between records in metrics.jsonl
     c.run.checkpoint_every = 50  # steps between checkpoints of an unfinished training
     c.run.keep_checkpoints = 2  # of each unfinished training; the last one may be damaged
     c.run.max_minutes = 0.0  # then saves and ends with exit status 75; 0 = no limit
+    # Devices that a processor is taken for, which share every training step; 0 = as many as it has
+    # cores and the batches divide over.
+    c.run.cpu_devices = 0
     c.run.compilation_cache = ""  # folder; '' = jaxfer in the user's cache folder, 'off' = none
 
     c.model = ConfigDict()

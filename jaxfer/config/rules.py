@@ -65,6 +65,7 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "run.log_every": (_positive, "at least 1"),
     "run.checkpoint_every": (_positive, "at least 1"),
     "run.keep_checkpoints": (_positive, "at least 1"),
+    "run.cpu_devices": (lambda v: v >= 0, "0 (by cores and batches) or more"),
     "run.max_minutes": (lambda v: v >= 0, "0 (no limit) or more"),
     "model.widths": (
         lambda v: len(v) >= 2 and all(w > 0 for w in v),

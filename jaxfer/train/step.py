@@ -182,7 +182,8 @@ def train_step(
     def local_sums(
         params: Params, batch: DeviceBatch
     ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
-        logits, features = model.apply({"params": params}, batch["image"])
+        outputs: Any = model.apply({"params": params}, batch["image"])
+        logits, features = outputs
         parts = supervised_losses(loss, logits, features, batch)
         used = batch["weight"] * parts["cross_entropy"][1]
         sums = {name: (used * value).sum() for name, (value, _) in parts.items()}
