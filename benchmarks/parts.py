@@ -74,7 +74,8 @@ def _networks() -> Part:
     return Part(
         "Beside PyTorch and MONAI",
         "The same network, batch, patch, overlap and number of threads; PyTorch's default memory "
-        "format.",
+        "format. On all cores a training step of ours is shared by as many virtual devices as "
+        "cores divide its batch, as in a run.",
         "PyTorch + MONAI",
         [
             _with_torch(

@@ -224,7 +224,7 @@ def _figure(found: Methods, told: Mapping[str, PairedGain], *, draws: int) -> Fi
     left, right = figure.subplots(1, 2)
     shown = {n.replace("`", ""): g for n, g in told.items()}
     by_source = {f"{s} → {t}": g for (t, s), g in harm.items()}
-    words = ("Dice points", "Dice points over scratch, by source → target: plain")
+    words = ("Dice points", "plain − scratch, Dice points")
     for axes, gains, label in ((left, shown, words[0]), (right, by_source, words[1])):
         for place, gain in enumerate(reversed(gains.values())):
             axes.plot([100 * gain.low, 100 * gain.high], [place, place], color="#0072b2", lw=1.2)
