@@ -8,7 +8,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import jax
@@ -131,7 +131,7 @@ def _is_done(folder: Path, mark: str) -> bool:
 
 def _measures(ready: _Ready, cell: Cell, work: Path, on_step: OnStep) -> list[CaseResult]:
     """Fine-tunes one cell and measures its network on the test subjects."""
-    run, prepared, target = replace(ready.run, workdir=work), ready.prepared, ready.group.target
+    run, prepared, target = ready.run, ready.prepared, ready.group.target
     source, name, seed = ready.source(cell), cell.method, cell.seed
     params = finetune_one(run, prepared, source, name, seed, work, on_step)
     results: list[CaseResult] = []
