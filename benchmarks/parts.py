@@ -36,7 +36,7 @@ class Pair:
         bar: the largest ratio of ours to the peer's that is good enough, if there is one.
         threads: the numbers of threads that it is measured on; 0: all cores.
         devices: virtual devices of this project's process; 0: as many as a run takes its threads
-            for, so that a training's patches are computed side by side.
+            for, so that patches and tiles are computed side by side.
     """
 
     name: str
@@ -66,7 +66,7 @@ def _size(number: int) -> str:
 
 def _with_torch(name: str, kind: str, bar: float, **arguments: Any) -> Pair:
     ours, theirs = _jaxfer(kind, **arguments), Job("jobs_torch", kind, arguments)
-    return Pair(name, ours, theirs, bar, devices=0 if kind == "train" else 1)
+    return Pair(name, ours, theirs, bar, devices=0)
 
 
 def _networks() -> Part:
@@ -74,8 +74,8 @@ def _networks() -> Part:
     return Part(
         "Beside PyTorch and MONAI",
         "The same network, batch, patch, overlap and number of threads; PyTorch's default memory "
-        "format. On all cores a training step of ours is shared by as many virtual devices as "
-        "cores divide its batch, as in a run.",
+        "format. On all cores ours has a virtual device for each, as in a run: they share the "
+        "tiles, and the patches of a training step if its batch divides by them.",
         "PyTorch + MONAI",
         [
             _with_torch(

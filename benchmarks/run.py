@@ -106,7 +106,8 @@ def _devices(pair: Pair, threads: int) -> int:
     """Virtual devices of this project's process."""
     if pair.devices:
         return pair.devices
-    return devices_for(threads or os.cpu_count() or 1, [pair.ours.arguments["shape"][0]])
+    cores, batch = threads or os.cpu_count() or 1, pair.ours.arguments.get("shape", [])[:1]
+    return devices_for(cores, batch)
 
 
 def measured(pair: Pair, threads: int, rounds: int, scratch: str) -> list[dict[str, Any]]:

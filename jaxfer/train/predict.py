@@ -10,11 +10,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial, reduce
 from itertools import combinations, product
+from math import ceil
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Float32
 
 from jaxfer.data.planes import slices_back, slices_last
@@ -44,11 +46,25 @@ def forward(
     return jax.nn.log_softmax(output[0], axis=-1), output[1]
 
 
-@partial(jax.jit, static_argnames=("model", "mirror", "layer"))
+@partial(jax.jit, static_argnames=("model", "mirror", "layer", "mesh"))
 def _outputs(
-    model: UNet, params: Params, image: Float[Array, "b *s 1"], mirror: bool, layer: str
+    model: UNet, params: Params, image: Float[Array, "b *s 1"], mirror: bool, layer: str, mesh: Mesh
 ) -> Float[Array, "b *s c"]:
-    """Class probabilities, or a layer's features; with mirroring, the mean over all reflections."""
+    """Class probabilities, or a layer's features, of a batch that the devices share."""
+    seen = partial(_seen, model, mirror, layer)
+    if mesh.size == 1:
+        return seen(params, image)
+    cut = PartitionSpec(*mesh.axis_names)
+    whole = PartitionSpec()
+    # Nothing crosses the devices; unchecked, since loops inside start from constants.
+    mapped = jax.shard_map(seen, mesh=mesh, in_specs=(whole, cut), out_specs=cut, check_vma=False)
+    return mapped(params, image)
+
+
+def _seen(
+    model: UNet, mirror: bool, layer: str, params: Params, image: Float[Array, "b *s 1"]
+) -> Float[Array, "b *s c"]:
+    """One device's share; with mirroring, the mean over all reflections."""
     axes = range(1, image.ndim - 1)
     flips = [f for n in range(image.ndim - 1) for f in combinations(axes, n)] if mirror else [()]
     total = jnp.zeros((), jnp.float32)
@@ -57,6 +73,11 @@ def _outputs(
         seen = logits[1][layer] if layer else jax.nn.softmax(logits[0], axis=-1)
         total = total + jnp.flip(seen.astype(jnp.float32), flip)
     return total / len(flips)
+
+
+def _mesh(tiles: int) -> Mesh:
+    """The local devices, of which none is without a tile."""
+    return Mesh(np.array(jax.local_devices()[:tiles]), ("tiles",))
 
 
 def starts(size: int, patch: int, overlap: float) -> list[int]:
@@ -121,13 +142,15 @@ def predict_volume(
 ) -> Float32[np.ndarray, "x y z c"]:
     """Class probabilities, or features, of every voxel of a volume on the working grid.
 
-    The host holds one array of the volume's size per class and a few batches.
+    The local devices share every batch. The host holds one array of the volume's size per class
+    and a few batches.
 
     Args:
         image: [x, y, z], as stored.
         patch: pixels or voxels of a tile; the size that the network was trained with.
         overlap: share of a tile that its neighbour covers too, 0 … 1.
-        batch_size: tiles per call of the network; changes nothing but the speed.
+        batch_size: tiles per call of the network, rounded up to as many for every device; changes
+            nothing but the speed.
         plane: of the slices that 2-D tiles are of.
         mirror: average over the reflections of each tile, 4 in 2-D and 8 in 3-D.
         layer: of the image's resolution, "decoder_0" or "encoder_0", whose features are wanted;
@@ -154,9 +177,14 @@ def predict_volume(
         on_tiles(len(chosen))
 
     # The next batches are on their way to the device while the host blends an earlier one.
+    mesh = _mesh(len(places))
+    rows = ceil(batch_size / mesh.size) * mesh.size
+    everywhere = jax.device_put(params, NamedSharding(mesh, PartitionSpec()))
+    shares = NamedSharding(mesh, PartitionSpec(*mesh.axis_names))
     waiting: deque[tuple[list[Tile], Float[Array, "b *s c"]]] = deque()
-    for chosen, batch in tile_batches(image, places, patch, batch_size):
-        waiting.append((chosen, _outputs(model, params, jnp.asarray(batch), mirror, layer)))
+    for chosen, batch in tile_batches(image, places, patch, rows):
+        placed = jax.device_put(batch, shares)
+        waiting.append((chosen, _outputs(model, everywhere, placed, mirror, layer, mesh)))
         if len(waiting) > _AHEAD:
             blend(*waiting.popleft())
     while waiting:

@@ -200,7 +200,8 @@ def test_batches_are_dispatched_before_an_earlier_one_is_fetched(monkeypatch):
         return answer(*args)
 
     monkeypatch.setattr(predict_module, "_outputs", dispatch)
-    predict(PIXELS, draw((8, 8, 4)), batch_size=1, on_tiles=lambda _: order.append("blend"))
+    slices = 4 * jax.local_device_count()
+    predict(PIXELS, draw((8, 8, slices)), batch_size=1, on_tiles=lambda _: order.append("blend"))
     assert order[:2] == ["dispatch", "dispatch"]
     waiting = np.cumsum([1 if step == "dispatch" else -1 for step in order])
     assert waiting.max() == 3
@@ -210,9 +211,37 @@ def test_batches_are_dispatched_before_an_earlier_one_is_fetched(monkeypatch):
 def test_every_tile_is_told_once():
     told: list[int] = []
     image = draw((13, 9, 3))
-    predict(PIXELS, image, batch_size=5, on_tiles=told.append)
+    devices = jax.local_device_count()
+    predict(PIXELS, image, batch_size=devices + 1, on_tiles=told.append)
     assert sum(told) == len(tiles(image.shape, (8, 8), 0.5))
-    assert set(told[:-1]) == {5}
+    # Every device has as many.
+    assert set(told[:-1]) == {2 * devices}
+
+
+@pytest.mark.parametrize(("shape", "patch"), [((13, 9, 3), (8, 8)), ((9, 8, 11), (8, 8, 8))])
+@pytest.mark.parametrize("layer", ["", "decoder_0"])
+def test_devices_share_the_tiles_and_change_nothing(monkeypatch, shape, patch, layer):
+    model = UNet(num_classes=3, widths=(2, 3))
+    params = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, *patch, 1)))["params"]
+    seen: list[int] = []
+    answer = predict_module._outputs
+
+    def watch(*args):
+        found = answer(*args)
+        seen.append(len(found.sharding.device_set))
+        return found
+
+    monkeypatch.setattr(predict_module, "_outputs", watch)
+    image, local = draw(shape), jax.local_devices()
+    every = len(tiles(shape, patch, 0.5))
+    found = []
+    for number in (1, 2, 4):
+        monkeypatch.setattr(jax, "local_devices", lambda number=number: local[:number])
+        seen.clear()
+        found.append(predict(model, image, params=params, patch=patch, batch_size=3, layer=layer))
+        assert set(seen) == {min(number, every)}
+    for other in found[1:]:
+        np.testing.assert_allclose(other, found[0], rtol=1e-5, atol=1e-6)
 
 
 def test_batches_are_filled_up_with_zeros_and_tiles_with_their_outside():
