@@ -14,6 +14,7 @@ from jaxfer.config import fingerprint, plain
 from jaxfer.errors import UserError
 from jaxfer.stages import evaluate, finetune, prepare, pretrain, report, select, study
 from jaxfer.stages.run import Run, changes, read_json, write_json
+from jaxfer.stages.training import REVISION
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,8 @@ def _is_fresh(run: Run, stage: Stage) -> bool:
 
 
 def _fingerprint(run: Run, stage: Stage, upstream: dict[str, str]) -> str:
-    return fingerprint(stage.name, __version__, _settings(run, stage), upstream, stage.inputs(run))
+    made_by = [__version__, REVISION]
+    return fingerprint(stage.name, made_by, _settings(run, stage), upstream, stage.inputs(run))
 
 
 def shared(config: ConfigDict) -> bool:

@@ -23,6 +23,7 @@ from jaxfer.stages.lock import Busy, locked
 from jaxfer.stages.prepare import Prepared
 from jaxfer.stages.run import Run, versions
 from jaxfer.stages.training import (
+    REVISION,
     mean_dice,
     network,
     objective,
@@ -42,6 +43,7 @@ def source_mark(run: Run, prepared: Prepared, task: Task) -> str:
     """A fingerprint of all that decides a source's network."""
     config, train = run.config, prepared.cases(task, "train")
     return fingerprint(
+        REVISION,
         task.name,
         config.seed,
         plain(config.model),

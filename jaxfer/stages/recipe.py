@@ -14,7 +14,7 @@ from jaxfer.data.sampler import TaskCase
 from jaxfer.models.zoo import Source
 from jaxfer.stages.risk import risk_settings
 from jaxfer.stages.run import Run
-from jaxfer.stages.training import Objective, objective, schedule
+from jaxfer.stages.training import REVISION, Objective, objective, schedule
 from jaxfer.train.finetune import Transferred, frequency_weights, leaf_rates
 from jaxfer.train.loop import Fade
 from jaxfer.train.methods import METHODS, MapUse, Method
@@ -163,6 +163,7 @@ def finetuning_mark(
     use = method.risk
     settings = plain(config.finetune)
     return fingerprint(
+        REVISION,
         {k: v for k, v in plain(method).items() if k != "words"},
         {k: v for k, v in settings.items() if _OWN_FIELDS.get(k, lambda _: True)(method)},
         [plain(config[k]) for k in ("augment", "model")],

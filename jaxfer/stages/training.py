@@ -31,6 +31,10 @@ from jaxfer.train.predict import predict_volume
 from jaxfer.train.schedule import Schedule
 from jaxfer.train.step import Loss, Params
 
+REVISION = 2
+"""Counts the changes of this project after which the same settings train another network. It is
+part of every mark, so that a workdir of before does not end with networks of both kinds."""
+
 
 def network(config: ConfigDict, num_classes: int) -> UNet:
     """The U-Net that the configuration describes, 2-D or 3-D by the length of its patch."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import create_autospec
 
 import numpy as np
 import pytest
 from rich.console import Console
 
+from jaxfer import stages
 from jaxfer.config import METHODS as NAMES
 from jaxfer.config import default_config
 from jaxfer.data.preprocess import field_of_view
@@ -16,12 +18,15 @@ from jaxfer.data.sampler import TaskCase, risk_of, task_case
 from jaxfer.data.store import StoredCase
 from jaxfer.models.unet import UNet
 from jaxfer.models.zoo import Source
+from jaxfer.stages import pretrain, recipe
 from jaxfer.stages.interrupt import Interruption
+from jaxfer.stages.prepare import Prepared
+from jaxfer.stages.pretrain import source_mark
 from jaxfer.stages.recipe import finetuning_mark, recipe_of
 from jaxfer.stages.risk import source_log_probs
 from jaxfer.stages.run import Run
 from jaxfer.stages.training import network
-from jaxfer.tasks import IGNORE, RoI
+from jaxfer.tasks import IGNORE, RoI, Task
 from jaxfer.train.finetune import distance, leaf_rates, mean_weight, transfer_params
 from jaxfer.train.loop import initial_params
 from jaxfer.train.methods import METHODS
@@ -242,6 +247,22 @@ def test_marks_tell_methods_sources_maps_and_scans_apart(run, cases) -> None:
         stored=replace(cases[0].stored, content={"t2.npy": "another", "label.npy": "labels 0"}),
     )
     assert changed(marks()) == set(NAMES)
+
+
+def test_another_revision_does_every_stage_and_network_again(run, cases, monkeypatch) -> None:
+    prepared = create_autospec(Prepared, instance=True)
+    prepared.cases.return_value, prepared.roi.return_value = cases, ROI_OF_TWO
+
+    def marks() -> list[str]:
+        made = [finetuning_mark(run, cases, source("a"), name) for name in NAMES]
+        made += [stages._fingerprint(run, stage, {}) for stage in stages.STAGES]
+        return [*made, source_mark(run, prepared, Task.parse("site/all/t2/roi"))]
+
+    before = marks()
+    assert marks() == before
+    for module in (pretrain, recipe, stages):
+        monkeypatch.setattr(module, "REVISION", 0)
+    assert not {*before} & {*marks()}
 
 
 def test_uses_of_the_map_that_differ_have_folders_that_differ() -> None:
