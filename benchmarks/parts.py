@@ -107,6 +107,13 @@ def _networks() -> Part:
                 shape=[1, 48, 48, 48],
             ),
             _with_torch(
+                "train step 3-D, 2 × 48³, widths 16-64",
+                "train",
+                1.2,
+                widths=small[:3],
+                shape=[2, 48, 48, 48],
+            ),
+            _with_torch(
                 "sliding window 2-D, 160×160×32, tiles 96²",
                 "infer",
                 1.0,
