@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -43,7 +42,6 @@ from jaxfer.selection.record import (
 )
 from jaxfer.selection.roi import GRID, RoiSimilarity, foreground_masks, roi_similarity
 from jaxfer.selection.score import SourceScores, passes, score_source
-from jaxfer.stages.devices import on_devices
 from jaxfer.stages.own_cases import own_cases
 from jaxfer.stages.paths import write_paths
 from jaxfer.stages.prepare import Prepared
@@ -131,27 +129,25 @@ def _score(
         for source in shelf.values()
         for case in target_cases
     )
+    found: dict[Task, SourceScores] = {}
     folder = run.workdir / "select"
     folder.mkdir(exist_ok=True)
-
-    def scores(task: Task, on_tiles: Callable[[int], None]) -> SourceScores:
-        return score_source(
-            shelf[task],
-            target_cases,
-            metrics=metrics,
-            layers=tuple(select.layers),
-            patch=_patch(run, shelf[task]),
-            batch_size=config.evaluate.batch_size,
-            sampling=Sampling(select.samples, select.repetitions, select.noise),
-            key=jax.random.key(config.seed),
-            own=own_cases(run, prepared, task, shelf[task]),
-            scratch=folder,
-            on_tiles=on_tiles,
-        )
-
     with run.progress("scoring", number * passes(metrics)) as advance:
-        all_scores = on_devices(lambda task: scores(task, partial(advance, note=task.name)), shelf)
-    found = with_pool_scores(dict(zip(shelf, all_scores, strict=True)), chosen_scores(select))
+        for task, source in shelf.items():
+            found[task] = score_source(
+                source,
+                target_cases,
+                metrics=metrics,
+                layers=tuple(select.layers),
+                patch=_patch(run, source),
+                batch_size=config.evaluate.batch_size,
+                sampling=Sampling(select.samples, select.repetitions, select.noise),
+                key=jax.random.key(config.seed),
+                own=own_cases(run, prepared, task, source),
+                scratch=folder,
+                on_tiles=partial(advance, note=task.name),
+            )
+    found = with_pool_scores(found, chosen_scores(select))
     return {
         task: Scored(
             source,
