@@ -97,7 +97,7 @@ def default_config() -> ConfigDict:
         c[stage].warmup = 0.05  # share of the steps
         c[stage].weight_decay = 1e-4
         c[stage].clip_gradient = 1.0  # global norm
-        c[stage].foreground_patches = 0.5  # share of patches centred on foreground
+        c[stage].foreground_patches = 0.5  # share of patches near foreground, of any class as often
         c[stage].dice_weight = 1.0  # of the soft Dice loss beside the cross-entropy; 0 = none
         c[stage].skip_nonfinite = 0  # steps in a row that may be skipped for a NaN or infinity
         c[stage].ema = 0.0  # decay per step of the averaged parameters that are kept; 0 = the last

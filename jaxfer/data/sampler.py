@@ -103,7 +103,7 @@ class _Opened:
     """A case with its arrays mapped and its slices last, so that the workers need not open files.
 
     Attributes:
-        foreground: voxels of foreground per slice.
+        foreground: voxels per slice of each class of foreground.
         drawn_by: weights with which centres are drawn, and their sums per slice.
     """
 
@@ -111,7 +111,7 @@ class _Opened:
     image: np.ndarray
     labels: np.ndarray
     risk: np.ndarray | None
-    foreground: Int64[np.ndarray, " z"]
+    foreground: Int64[np.ndarray, "z _"]
     drawn_by: tuple[np.ndarray, np.ndarray] | None = None
 
     @classmethod
@@ -122,7 +122,7 @@ class _Opened:
         if case.drawn_by is not None:
             weights = slices_last(_weights_of(case, case.drawn_by), case.plane)
             drawn_by = (weights, weights.sum((0, 1), dtype=np.float64))
-        return cls(case, image, labels, risk, case.counts[:, 1:].sum(1), drawn_by)
+        return cls(case, image, labels, risk, case.counts[:, 1:], drawn_by)
 
     def classes(self, where: tuple[Any, ...]) -> UInt8[np.ndarray, "*n"]:
         return classes_of(np.asarray(self.labels[where]), self.case.roi, self.case.ignore)
@@ -133,13 +133,17 @@ def _near_foreground(
 ) -> list[int]:
     """A voxel near foreground, at most a quarter of the patch away; in 2-D in the very slice.
 
-    A 2-D patch takes any slice that holds foreground, a 3-D one any voxel of it: the one is seen
-    alone, the other with its neighbours, where every slice alike would favour the ends of lesions.
+    First the class is drawn, as in nnU-Net (Isensee et al., 2021): each that the case has is as
+    likely, where a small one would hardly be met among all voxels. A 2-D patch takes any slice that
+    holds it, a 3-D one any voxel of it: the one is seen alone, the other with its neighbours, where
+    every slice alike would favour the ends of lesions.
     """
-    weights = opened.foreground > 0 if len(patch) == 2 else opened.foreground
+    drawn = int(rng.choice(np.flatnonzero(opened.foreground.any(0))))
+    voxels = opened.foreground[:, drawn]
+    weights = voxels > 0 if len(patch) == 2 else voxels
     z = int(rng.choice(len(weights), p=weights / weights.sum()))
     classes = opened.classes((slice(None), slice(None), z))
-    row, column = rng.choice(np.argwhere((classes > 0) & (classes != IGNORE)))
+    row, column = rng.choice(np.argwhere(classes == drawn + 1))
     return _moved([int(row), int(column), z], patch, rng)
 
 
@@ -211,8 +215,8 @@ def training_batches(
         patch: pixels [h, w] of a slice in the cases' plane, or voxels [x, y, z]; what lies outside
             of a smaller case is 0 in the image and ignored.
         batch_size: patches per batch.
-        foreground_patches: share of the patches that are centred near a foreground pixel, or are
-            drawn by the cases' weights where they have such.
+        foreground_patches: share of the patches that are centred near a foreground pixel, of any
+            class as often, or are drawn by the cases' weights where they have such.
         seed: of the order and the places.
         steps: batch after the last one.
         start: first batch to draw.

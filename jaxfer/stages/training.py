@@ -31,7 +31,7 @@ from jaxfer.train.predict import predict_volume
 from jaxfer.train.schedule import Schedule
 from jaxfer.train.step import Loss, Params
 
-REVISION = 1
+REVISION = 2
 """Counts the changes of this project after which the same settings train another network. It is
 part of every mark, so that a workdir of before does not end with networks of both kinds."""
 

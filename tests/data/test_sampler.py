@@ -283,6 +283,20 @@ def test_in_3_d_every_voxel_of_foreground_is_as_likely_in_2_d_every_slice(
         assert big.mean() == pytest.approx(share, abs=0.1)
 
 
+@pytest.mark.parametrize("patch", [(8, 8), (8, 8, 2)])
+def test_small_classes_are_drawn_as_often_as_large_ones(
+    put_in_store: Put, patch: tuple[int, ...]
+) -> None:
+    labels = np.zeros((60, 30, 12), np.uint8)
+    labels[2:28, 2:28, 1:11] = 1  # of the rim
+    labels[50, 15, 6] = 3  # of the core, far away
+    case = task_case(put_in_store("a", labels + 1, labels), "t1", ROI, ())
+    found = joined(draw([case], patch=patch, foreground_patches=1.0, steps=100))["label"]
+    axes = tuple(range(1, found.ndim))
+    assert (found == 1).any(axes).mean() == pytest.approx(0.5, abs=0.08)
+    assert ((found == 1).any(axes) ^ (found == 2).any(axes)).all()
+
+
 @pytest.mark.parametrize("parts", [2, 4])
 def test_the_parts_of_several_processes_are_the_batch(numbered: TaskCase, parts: int) -> None:
     whole = draw([numbered], start=2)
