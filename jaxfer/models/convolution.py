@@ -88,12 +88,22 @@ def _forward(x: Array, kernel: Array) -> Array:
     padded = _pad(x, 1, taps // 2, taps // 2)
 
     # Plane by plane: what the taps of a plane share stays in the cache.
-    def plane(first: Array) -> Array:
-        window = lax.dynamic_slice_in_dim(padded, first, taps, axis=1)
-        parts = [_plane(window[:, t], kernel[t]) for t in range(taps)]
+    def plane(number: Array) -> Array:
+        window = _planes_around(padded, number, x.shape[1], taps)
+        parts = [_plane(window[t : t + 1], kernel[t]) for t in range(taps)]
         return sum(parts[1:], parts[0])
 
-    return jnp.moveaxis(lax.map(plane, jnp.arange(x.shape[1])), 0, 1)
+    return lax.map(plane, jnp.arange(x.shape[0] * x.shape[1])).reshape(*x.shape[:-1], -1)
+
+
+def _planes_around(padded: Array, number: Array, depth: int, taps: int) -> Array:
+    """The planes that the taps see from a plane of the folded batch, whose volumes are padded.
+
+    Volume after volume: with those of a batch side by side, their planes would have to be moved
+    apart again, which takes as long as to convolve them.
+    """
+    first = number + number // depth * (taps - 1)
+    return lax.dynamic_slice_in_dim(_fold(padded), first, taps)
 
 
 def _plane_kernel_gradient(x: Array, slope: Array, sides: Sequence[int]) -> Array:
@@ -136,18 +146,18 @@ def _kernel_gradient(x: Array, slope: Array, sides: Sequence[int]) -> Array:
 
     # Plane by plane, every tap in one matrix product: inputs shifted along the last axis, slopes
     # the other way along the one before.
-    def add(total: Array, first: Array) -> tuple[Array, None]:
-        window = lax.dynamic_slice_in_dim(padded, first, taps, axis=1)
-        planes = jnp.concatenate([window[:, t] for t in range(taps)], -1)
+    def add(total: Array, number: Array) -> tuple[Array, None]:
+        window = _planes_around(padded, number, depth, taps)
+        planes = jnp.concatenate([window[t : t + 1] for t in range(taps)], -1)
         rows = [_shift(planes, 2, b - sides[2] // 2) for b in range(sides[2])]
-        own = lax.dynamic_index_in_dim(slope, first, axis=1, keepdims=False)
+        own = lax.dynamic_slice_in_dim(_fold(slope), number, 1)
         columns = [_shift(own, 1, sides[1] // 2 - a) for a in range(sides[1])]
         left = jnp.concatenate(rows, -1).reshape(-1, sides[2] * taps * inputs)
         right = jnp.concatenate(columns, -1).reshape(-1, sides[1] * outputs)
         return total + left.T @ right, None
 
     zeros = jnp.zeros((sides[2] * taps * inputs, sides[1] * outputs), x.dtype)
-    total, _ = lax.scan(add, zeros, jnp.arange(depth))
+    total, _ = lax.scan(add, zeros, jnp.arange(x.shape[0] * depth))
     return total.reshape(sides[2], taps, inputs, sides[1], outputs).transpose(1, 3, 0, 2, 4)
 
 
