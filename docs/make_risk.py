@@ -43,7 +43,10 @@ CONTROLS = {
     "weighted_positional": "weighted_positional_shuffled",
     "plain_where": "plain_where_shuffled",
     "plain_where_all": "plain_where_all_shuffled",
+    "plain_where_lda": "plain_where_lda_shuffled",
+    "plain_where_logme": "plain_where_logme_shuffled",
     "risk_sampled": "risk_sampled_shuffled",
+    "risk_sampled_lda": "risk_sampled_lda_shuffled",
 }
 """Uses of a map, each with the same map shuffled within class: what is left is *where*."""
 
@@ -191,14 +194,14 @@ def _methods_table(found: Methods, *, draws: int) -> str:
         )
         rows.append(
             [
-                *(f"`{method}`", METHODS[method].words, *dice),
+                *(f"`{method}`", METHODS[method].words, number(found.spread(method), ".2f"), *dice),
                 "–" if method == BASE else f"{_points(base.value)} ({_interval(base)})",
                 f"{_points(alone.value)} ({_interval(alone)})" if alone else "–",
                 f"{found.number(found.collapsed, method)} of {found.number(found.cells, method)}",
             ]
         )
     shots = [f"Dice, {n} shots" for n in found.shots]
-    head = ["method", "", *shots, "− `plain`", "− its shuffled self", "collapsed"]
+    head = ["method", "", "spread", *shots, "− `plain`", "− its shuffled self", "collapsed"]
     return table(head, rows)
 
 
@@ -278,6 +281,9 @@ def page(
 
 {_harm(found, draws=draws)}
 ## The methods
+
+*Spread*: how far the weights of one class lie apart in a training case's map, as their standard
+deviation over their mean; where it is near 0, the map says which class, and hardly where.
 
 {_methods_table(found, draws=draws)}"""
     for name, (own, how) in beside.items():

@@ -7,7 +7,7 @@ from pathlib import Path
 
 RESULTS = (
     *("study", "target", "shots", "subset", "source", "pretraining", "method", "seed", "subject"),
-    *("dice", "hd95", "min_class_dice", "collapsed"),
+    *("dice", "hd95", "min_class_dice", "collapsed", "map_spread"),
 )
 
 

@@ -42,7 +42,9 @@ def world(folder: Path, effects: dict[str, float], *, few: float = 0.0, seed: in
                 for subject in range(5):
                     dice = own + 0.01 * rng.normal()
                     head = ("x", target, shots, subset, source, "0" if source else "", method)
-                    rows.append((*head, subset * 1000, f"s{subject}", dice, 1, dice, lost))
+                    spread = 0.07 if "where" in method else ""
+                    line = (subset * 1000, f"s{subject}", dice, 1, dice, lost, spread)
+                    rows.append((*head, *line))
     study_folder(folder)
     with (folder / "results.csv").open("w", newline="") as lines:
         csv.writer(lines).writerows([RESULTS, *rows])
@@ -117,6 +119,8 @@ def test_the_page_is_written_beside_its_table(maker: ModuleType, tmp_path: Path)
     assert "(e) **does not hold**" in text
     assert "(e) **holds**" in text
     assert "2 of 96" in text
+    assert "where alone | 0.07 | 0." in text
+    assert "mean cross-entropy | – | 0." in text
     check_provenance(text)
     assert "## Other uses of the map" in text
     assert "## In 3-D" in text

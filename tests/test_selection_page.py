@@ -55,15 +55,13 @@ def world(folder: Path, *, effect: float, seed: int = 0) -> Path:
             for source in SOURCES:
                 for name, own in people:
                     dice = truth[source] + own + 0.004 * rng.normal()
-                    results.append(
-                        ("x", target, 5, subset, source, pre, "plain", run, name, dice, 1, dice, 0)
-                    )
+                    line = (run, name, dice, 1, dice, 0, "")
+                    results.append(("x", target, 5, subset, source, pre, "plain", *line))
             if pre == "0":
                 for name, own in people:
                     dice = 0.45 + own
-                    results.append(
-                        ("x", target, 5, subset, "", "", "scratch", run, name, dice, 1, dice, 0)
-                    )
+                    line = (run, name, dice, 1, dice, 0, "")
+                    results.append(("x", target, 5, subset, "", "", "scratch", *line))
         for subset, pre, source in itertools.product("01", "01", SOURCES):
             same = source.split("/")[2] == modality
             seen = truth[source] if effect and same else rng.random()

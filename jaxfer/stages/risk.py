@@ -34,7 +34,7 @@ from jaxfer.stages.own_cases import own_cases
 from jaxfer.stages.prepare import Prepared
 from jaxfer.stages.run import Run
 from jaxfer.tasks import IGNORE, Task
-from jaxfer.train.controls import controlled
+from jaxfer.train.controls import controlled, spread
 from jaxfer.train.feature_risk import posterior_risk
 from jaxfer.train.methods import MapUse
 from jaxfer.train.predict import predict_volume
@@ -307,9 +307,24 @@ def _weights(
         )
         seed = zlib.crc32(f"{run.config.seed} {case.stored.id}".encode())
         weights = controlled(weights, classes, use.controls, seed)
-        files.append(folder / f"{case.stored.id}_weights.npy")
+        files.append(_file_of(folder, case))
         np.save(files[-1], np.asfortranarray(weights))
     return files
+
+
+def _file_of(folder: Path, case: TaskCase) -> Path:
+    return folder / f"{case.stored.id}_weights.npy"
+
+
+def mean_spread(cases: Sequence[TaskCase], folder: Path) -> float:
+    """How far weights of one class lie apart, relative to their mean: on average over the cases.
+
+    Args:
+        cases: whose weights are told of.
+        folder: of the weights that one use of a map makes.
+    """
+    found = [spread(read_array(_file_of(folder, case)), case.classes()) for case in cases]
+    return float(np.mean(found))
 
 
 def risk_settings(run: Run, use: MapUse) -> ConfigDict:
@@ -390,4 +405,5 @@ def make_risk_maps(
         "minimum": float(weights.min()),
         "maximum": float(weights.max()),
         "mean": float(weights.mean(dtype=np.float64)),
+        "spread_within_class": mean_spread(cases, files[0].parent),
     }

@@ -22,6 +22,7 @@ from jaxfer.stages.finetune import finetune_one, finetuning_mark, mark_of_others
 from jaxfer.stages.lock import Busy, locked
 from jaxfer.stages.prepare import Prepared
 from jaxfer.stages.pretrain import source_mark
+from jaxfer.stages.risk import mean_spread
 from jaxfer.stages.run import Run, open_run, read_json, write_json, write_text
 from jaxfer.stages.study_scores import write_scores
 from jaxfer.stages.study_tables import CELL_RECORD, cell_folder, group_folder, write_tables
@@ -142,6 +143,14 @@ def _measures(ready: _Ready, cell: Cell, work: Path, on_step: OnStep) -> list[Ca
     return results
 
 
+def _map_spread(ready: _Ready, cell: Cell, work: Path) -> float | None:
+    """How far the weights of a class lie apart in the map that a cell's method heeds."""
+    use = METHODS[cell.method].risk
+    if use is None or cell.source is None:
+        return None
+    return mean_spread(ready.prepared.cases(ready.group.target, "train"), work / "risk" / use.name)
+
+
 def _do(study: Run, ready: _Ready, cell: Cell, on_step: OnStep) -> None:
     """One cell, unless it is done.
 
@@ -161,6 +170,7 @@ def _do(study: Run, ready: _Ready, cell: Cell, on_step: OnStep) -> None:
             "fingerprint": mark,
             "settings": settings_mark(ready.run.config),
             "seconds": round(time.monotonic() - start, 2),
+            "map_spread": _map_spread(ready, cell, work),
         }
         write_json(folder / "done.json", record)
         shutil.rmtree(work)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -70,7 +71,9 @@ def write_tables(study: Run) -> tuple[int, int]:
             record = read_json(folder / "done.json", CELL_RECORD)
             if record["settings"] != mark:
                 continue
-            results += result_rows(config.name, cell, _read_cell(folder), bar)
+            apart = record.get("map_spread")  # none in records of before it was written down
+            spread = math.nan if apart is None else float(apart)
+            results += result_rows(config.name, cell, _read_cell(folder), bar, spread)
             done += 1
             if cell.source:
                 seconds[cell.source.name].append(record["seconds"])

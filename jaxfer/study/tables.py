@@ -16,7 +16,7 @@ from jaxfer.study.cells import Cell, Group
 
 RESULTS = (
     *("study", "target", "shots", "subset", "source", "pretraining", "method", "seed", "subject"),
-    *("dice", "hd95", "min_class_dice", "collapsed"),
+    *("dice", "hd95", "min_class_dice", "collapsed", "map_spread"),
 )
 SCORES = ("target", "shots", "subset", "pretraining", "source", "score", "value", "low", "high")
 
@@ -51,20 +51,26 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def result_rows(
-    study: str, cell: Cell, results: Sequence[CaseResult], bar: float
+    study: str,
+    cell: Cell,
+    results: Sequence[CaseResult],
+    bar: float,
+    map_spread: float = math.nan,
 ) -> list[tuple[Any, ...]]:
     """The lines of one cell, one per subject.
 
     Dice and HD95 are means over the subject's classes and cases, as in an ordinary run; HD95 is
-    infinite where a class was missed or made up. ``min_class_dice`` and ``collapsed`` (1 or 0) are
-    of the whole cell: the lowest mean Dice of a class, and whether a class was lost. What starts
-    from scratch has no source and no pre-training.
+    infinite where a class was missed or made up. ``min_class_dice``, ``collapsed`` (1 or 0) and
+    ``map_spread`` are of the whole cell: the lowest mean Dice of a class, whether a class was lost,
+    and how far the weights of one class lie apart in its risk map, relative to their mean. What
+    starts from scratch has no source and no pre-training.
 
     Args:
         study: its name.
         cell: whose lines.
         results: of its test cases and classes.
         bar: of ``lost_classes``.
+        map_spread: NaN for a method that heeds no map.
     """
     group, start = cell.group, cell.source
     lowest = min((v for v in class_dice(results).values() if not math.isnan(v)), default=math.nan)
@@ -78,7 +84,7 @@ def result_rows(
         own = [r for r in results if r.subject == subject]
         measures = (_mean([r.dice for r in own]), _mean([r.hd95 for r in own]), lowest)
         collapsed = int(bool(lost_classes(results, bar)))
-        rows.append((*head, subject, *map(_number, measures), collapsed))
+        rows.append((*head, subject, *map(_number, measures), collapsed, _number(map_spread)))
     return rows
 
 

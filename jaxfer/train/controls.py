@@ -57,6 +57,17 @@ def inverted(weights: Weights, classes: Classes) -> Float32[np.ndarray, "*n"]:
     return found
 
 
+def spread(weights: Weights, classes: Classes) -> float:
+    """How far the weights of a class lie apart: their standard deviation over their mean, on
+    average over the classes that have weight; 0 for a map that says which class, but not where."""
+    found = []
+    for index in np.unique(classes[classes != IGNORE]):
+        own = weights[classes == index].astype(np.float64)
+        if (mean := own.mean()) > 0:
+            found.append(own.std() / mean)
+    return float(np.mean(found)) if found else 0.0
+
+
 def _by_region(
     weights: Weights,
     classes: Classes,

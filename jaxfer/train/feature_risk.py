@@ -9,7 +9,8 @@ every pixel how surely it knows the label:
   class against the rest. Among the labels that say "this class and no other", the density of that
   of class c is larger than that of no class by exp((2 μ_c − 1) / (2 s_c²)): the posterior is the
   softmax of these exponents. A pixel where the evidence lies far from any label has its risk too,
-  and the prior is in the models.
+  and the prior is in the models. Those of a rare class have so little noise that the risk of all
+  its pixels is the largest: give it class-balanced statistics.
 """
 
 from __future__ import annotations

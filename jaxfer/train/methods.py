@@ -77,6 +77,10 @@ def _weighted(words: str, **use: Any) -> Method:
 # draw nearly all of the patches.
 _IN_NATS = (("normalise", "none"), ("amplify", "identity"))
 
+_LDA = (("mode", "instance"), ("metric", "lda"))
+# Of rare classes, its models know the noise so well that every pixel's risk would be the largest.
+_LOGME = (("mode", "instance"), ("metric", "logme"), ("balanced", True))
+
 METHODS: dict[str, Method] = {
     "scratch": Method("from random parameters", transferred=False),
     "plain": Method("from the source, square-root inverse-frequency cross-entropy"),
@@ -140,11 +144,19 @@ METHODS: dict[str, Method] = {
     ),
     "plain_where_lda": Method(
         "plain_where by the risk of LDA on the features",
-        risk=MapUse(settings=(("mode", "instance"), ("metric", "lda")), controls=("where",)),
+        risk=MapUse(settings=_LDA, controls=("where",)),
+    ),
+    "plain_where_lda_shuffled": Method(
+        "control of plain_where_lda: shuffled within class",
+        risk=MapUse(settings=_LDA, controls=("where", "shuffled")),
     ),
     "plain_where_logme": Method(
-        "plain_where by the risk of LogME on the features",
-        risk=MapUse(settings=(("mode", "instance"), ("metric", "logme")), controls=("where",)),
+        "plain_where by the risk of class-balanced LogME on the features",
+        risk=MapUse(settings=_LOGME, controls=("where",)),
+    ),
+    "plain_where_logme_shuffled": Method(
+        "control of plain_where_logme: shuffled within class",
+        risk=MapUse(settings=_LOGME, controls=("where", "shuffled")),
     ),
     "plain_where_otce": Method(
         "plain_where by LEEP of the classes that OTCE's plan carries over",
@@ -172,5 +184,13 @@ METHODS: dict[str, Method] = {
     "risk_sampled_shuffled": Method(
         "control of risk_sampled: shuffled within class",
         risk=MapUse(settings=_IN_NATS, controls=("shuffled",), to="draw"),
+    ),
+    "risk_sampled_lda": Method(
+        "risk_sampled by the risk of LDA on the features",
+        risk=MapUse(settings=(*_LDA, *_IN_NATS), to="draw"),
+    ),
+    "risk_sampled_lda_shuffled": Method(
+        "control of risk_sampled_lda: shuffled within class",
+        risk=MapUse(settings=(*_LDA, *_IN_NATS), controls=("shuffled",), to="draw"),
     ),
 }

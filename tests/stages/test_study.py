@@ -95,6 +95,9 @@ def test_the_grid_is_whole_and_paired(studied: Path) -> None:
         key = (r["subset"], r["source"], r["pretraining"], r["method"], r["seed"])
         subjects[key].append(r["subject"])
     assert len({tuple(s) for s in subjects.values()}) == 1
+    for r in rows:
+        assert (r["map_spread"] != "") == r["method"].startswith("weighted")
+        assert r["map_spread"] == "" or float(r["map_spread"]) > 0
     assert len(rows) == 2 * CELLS
     trained = {
         subset: json.loads(

@@ -73,6 +73,7 @@ def test_a_line_for_every_subject() -> None:
         "hd95": "3.0",
         "min_class_dice": "0.4",
         "collapsed": "1",  # class a: in half of the subjects that have it nowhere
+        "map_spread": "",  # a method that heeds no map
     }
     assert (two["dice"], two["hd95"]) == ("0.0", "inf")
 

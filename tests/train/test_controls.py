@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxfer.tasks import IGNORE
-from jaxfer.train.controls import controlled
+from jaxfer.train.controls import controlled, spread
 
 SHAPE = (6, 5, 4)
 
@@ -31,6 +31,18 @@ def test_shuffled_keeps_the_weights_of_each_class_and_moves_them(seed, chance):
     assert (found != weights)[classes == 0].mean() > 0.5
     np.testing.assert_array_equal(found, controlled(weights, classes, ("shuffled",), chance))
     assert (found != controlled(weights, classes, ("shuffled",), chance + 1)).any()
+
+
+def test_the_spread_is_that_within_classes():
+    weights, classes = case(0)
+    own = [weights[classes == index].astype(np.float64) for index in (0, 1, 2)]
+    assert spread(weights, classes) == pytest.approx(np.mean([w.std() / w.mean() for w in own]))
+    by_class = np.float32([1.0, 50.0, 0.0])[classes.clip(max=2)]
+    assert spread(np.where(classes == IGNORE, 7.0, by_class).astype(np.float32), classes) == 0
+    assert spread(3 * weights, classes) == pytest.approx(spread(weights, classes))
+    moved = controlled(weights, classes, ("shuffled",), 0)
+    assert spread(moved, classes) == pytest.approx(spread(weights, classes))
+    assert spread(weights, np.full_like(classes, IGNORE)) == 0
 
 
 def test_foreground_keeps_the_mean_of_both_regions_and_no_more():

@@ -117,3 +117,20 @@ def test_an_unknown_metric_is_refused(drawn):
     features, labels, valid = drawn
     with pytest.raises(ValueError, match="'otce'"):
         posterior_risk(features, labels, fitted(*drawn), valid, "otce")
+
+
+def test_balanced_logme_tells_the_pixels_of_a_rare_class_apart():
+    """By its models of a rare class alone, the risk of nearly all its pixels is the largest."""
+    rng = np.random.default_rng(3)
+    labels = (rng.random(20_000) < 0.005).astype(np.uint8)
+    features = rng.normal(size=(20_000, 4)).astype(np.float32)
+    features[:, 0] += 1.5 * labels
+    features[:, 1] = 1
+    valid = np.ones(labels.shape, bool)
+    stats = ClassFeatureStatistics.zeros(2, 4).update(features, labels, mask=valid)
+    rare = labels == 1
+    plain = posterior_risk(features, labels, stats, valid, "logme")[rare]
+    balanced = posterior_risk(features, labels, class_balanced(stats), valid, "logme")[rare]
+    assert (plain == plain.max()).mean() > 0.9
+    assert balanced.std() > 0.5 * balanced.mean()
+    assert np.corrcoef(balanced, features[rare, 0])[0, 1] < -0.7
