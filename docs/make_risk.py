@@ -109,8 +109,8 @@ _HEAD = """\
 # Does a loss that heeds the transfer risk map help?
 
 Made by `python docs/make_risk.py FOLDER` from {tables}. {cells} fine-tunings: {pairs} pairs of
-source and target on {targets} targets, shots {shots}, {subsets} few-shot subsets, {methods} methods
-with the same subjects, seeds, steps and learning rate. Differences are in Dice points, paired by
+source and target on {targets} targets, shots {shots}, up to {subsets} few-shot subsets, {methods}
+methods with the same subjects, seeds, steps and learning rate. Differences are in Dice points, paired by
 target, source, shots, subset and test subject: means over the sources, subsets and subjects of a
 target, then over the targets. Intervals are 95 % percentile intervals of {draws:,} draws of
 subsets, sources and subjects, for these targets; of so few sources they are too narrow.
@@ -220,6 +220,11 @@ def _by_shots(found: Methods, *, draws: int) -> str:
     return table(["", *(f"{n} shots" for n in found.shots)], rows)
 
 
+def _at(found: Methods, shots: int) -> int:
+    """The fine-tunings with one number of shots."""
+    return sum(number for (_, own, _), number in found.cells.items() if own == shots)
+
+
 def _figure(found: Methods, told: Mapping[str, PairedGain], *, draws: int) -> Figure:
     harm = transfers(found, BASE, draws=draws)
     figure = Figure(figsize=(9.0, 1.4 + 0.24 * max(len(told), len(harm))), layout="constrained")
@@ -262,7 +267,7 @@ def page(
         cells=sum(found.cells.values()),
         pairs=sum(map(len, found.sources.values())),
         targets=len(found.sources),
-        shots=", ".join(map(str, found.shots)),
+        shots=", ".join(f"{n} ({_at(found, n)} of them)" for n in found.shots),
         subsets=max(t.shape[1] for t in found.dice.values()),
         methods=len(found.methods),
         draws=draws,

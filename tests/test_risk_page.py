@@ -115,6 +115,7 @@ def test_the_page_is_written_beside_its_table(maker: ModuleType, tmp_path: Path)
     text = (tmp_path / "results" / "risk.md").read_text()
     assert (tmp_path / "results" / "risk.png").stat().st_size < 400_000
     assert f"{2 * 2 * 6 * (6 * 4 + 1)} fine-tunings: 8 pairs" in text
+    assert f"shots 3 ({2 * 6 * (6 * 4 + 1)} of them), 10 ({2 * 6 * (6 * 4 + 1)} of them)" in text
     assert "`plain`: 8 of 8 pairs lie below scratch with their whole interval, 0 lie" in text
     assert "(e) **does not hold**" in text
     assert "(e) **holds**" in text
