@@ -22,6 +22,7 @@ from voxels import CLASSES, FEATURES, SOURCES, Voxels, draw, halves
 from jaxfer.data.preprocess import field_of_view
 from jaxfer.data.sampler import TaskCase, task_case
 from jaxfer.data.store import StoredCase
+from jaxfer.memory import keep_freed_memory
 from jaxfer.metrics import (
     ClassFeatureStatistics,
     FeatureStatistics,
@@ -53,8 +54,10 @@ _scratch = Path()
 
 
 def prepare(devices: int, scratch: str, **_: object) -> None:
-    """The number of virtual devices, before JAX starts; where files go."""
+    """The number of virtual devices and what a run does with freed memory, before JAX starts;
+    where files go."""
     global _scratch
+    keep_freed_memory()
     jax.config.update("jax_num_cpu_devices", devices)
     _scratch = Path(scratch)
 

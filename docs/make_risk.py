@@ -110,10 +110,10 @@ _HEAD = """\
 
 Made by `python docs/make_risk.py FOLDER` from {tables}. {cells} fine-tunings: {pairs} pairs of
 source and target on {targets} targets, shots {shots}, up to {subsets} few-shot subsets, {methods}
-methods with the same subjects, seeds, steps and learning rate. Differences are in Dice points, paired by
-target, source, shots, subset and test subject: means over the sources, subsets and subjects of a
-target, then over the targets. Intervals are 95 % percentile intervals of {draws:,} draws of
-subsets, sources and subjects, for these targets; of so few sources they are too narrow.
+methods with the same subjects, seeds, steps and learning rate. Differences are in Dice points,
+paired by target, source, shots, subset and test subject: means over the sources, subsets and
+subjects of a target, then over the targets. Intervals are 95 % percentile intervals of {draws:,}
+draws of subsets, sources and subjects, for these targets; of so few sources they are too narrow.
 
 {provenance}
 **The rule**, written before the study was run: a claim holds if its interval lies above 0, does not

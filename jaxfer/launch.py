@@ -18,6 +18,7 @@ from rich.console import Console
 from jaxfer import hosts
 from jaxfer.config import validate
 from jaxfer.errors import Interrupted, UserError
+from jaxfer.memory import keep_freed_memory
 from jaxfer.stages import run_stages, shared
 from jaxfer.stages.interrupt import Interruption
 from jaxfer.stages.report import show_tables
@@ -153,6 +154,7 @@ def main() -> None:
     """Entry point: exit status 0; 2 with one message for what the user can mend; 75 when told to
     stop, as schedulers understand "try again" (EX_TEMPFAIL)."""
     sys.unraisablehook = _of_main_thread
+    keep_freed_memory()
     try:
         app.run(lambda _: launch(Console(highlight=False)), flags_parser=_parse)
     except Interrupted as stopped:

@@ -15,6 +15,7 @@ ALLOWED = {
     "errors": "",
     "files": "",
     "hosts": "errors",
+    "memory": "",
     "metrics": "",
     "models": "errors files",
     "report": "errors files",
@@ -27,7 +28,7 @@ ALLOWED = {
     "study": "errors tasks config metrics evaluation train.methods",
     "stages": "errors files hosts tasks config metrics data models train selection evaluation "
     "report study __init__",
-    "launch": "errors hosts config stages",
+    "launch": "errors hosts memory config stages",
     "__init__": "",
 }
 

@@ -107,14 +107,39 @@ def _planes_around(padded: Array, number: Array, depth: int, taps: int) -> Array
 
 
 def _plane_kernel_gradient(x: Array, slope: Array, sides: Sequence[int]) -> Array:
-    """Of a 2-D kernel, as a convolution with the batch as channels."""
+    """Of a 2-D kernel, as a convolution with the batch as channels; between narrow layers, which
+    XLA has no fast kernels for, image by image as one matrix product."""
+    inputs, outputs = x.shape[-1], slope.shape[-1]
+    if inputs > 1 and max(inputs, outputs) <= _NARROW:
+
+        def add(total: Array, one: tuple[Array, Array]) -> tuple[Array, None]:
+            return total + _product_of_shifts(*one, sides), None
+
+        zeros = jnp.zeros((sides[1] * inputs, sides[0] * outputs), x.dtype)
+        total, _ = lax.scan(add, zeros, (x, slope))
+        return total.reshape(sides[1], inputs, sides[0], outputs).transpose(2, 0, 1, 3)
     layout = ("CXYN", "IXYO", "XYNC")
     edges = [(k // 2, k // 2) for k in sides]
-    if slope.shape[-1] <= _NARROW < x.shape[-1]:
+    if outputs <= _NARROW < inputs:
         # The wider of the two as outputs, for the fast kernels; the taps then run backwards.
         found = lax.conv_general_dilated(slope, x, (1, 1), edges, dimension_numbers=layout)
         return found[::-1, ::-1].swapaxes(2, 3)
     return lax.conv_general_dilated(x, slope, (1, 1), edges, dimension_numbers=layout)
+
+
+def _product_of_shifts(x: Array, slope: Array, sides: Sequence[int]) -> Array:
+    """Every tap in one matrix product [taps of the last axis and inputs, taps of the other axis and
+    outputs]: inputs shifted along the last axis, slopes the other way along the one before.
+
+    Args:
+        x: one image [h, w, i].
+        slope: [h, w, o].
+    """
+    rows = [_shift(x, 1, b - sides[1] // 2) for b in range(sides[1])]
+    columns = [_shift(slope, 0, sides[0] // 2 - a) for a in range(sides[0])]
+    left = jnp.concatenate(rows, -1).reshape(-1, sides[1] * x.shape[-1])
+    right = jnp.concatenate(columns, -1).reshape(-1, sides[0] * slope.shape[-1])
+    return left.T @ right
 
 
 def _shift(x: Array, axis: int, by: int) -> Array:
@@ -144,17 +169,12 @@ def _kernel_gradient(x: Array, slope: Array, sides: Sequence[int]) -> Array:
         found = _kernel_gradient(slope, x, sides)
         return jnp.flip(found, (0, 1, 2)).swapaxes(-1, -2)
 
-    # Plane by plane, every tap in one matrix product: inputs shifted along the last axis, slopes
-    # the other way along the one before.
+    # Plane by plane, the taps along the first axis as channels.
     def add(total: Array, number: Array) -> tuple[Array, None]:
         window = _planes_around(padded, number, depth, taps)
-        planes = jnp.concatenate([window[t : t + 1] for t in range(taps)], -1)
-        rows = [_shift(planes, 2, b - sides[2] // 2) for b in range(sides[2])]
-        own = lax.dynamic_slice_in_dim(_fold(slope), number, 1)
-        columns = [_shift(own, 1, sides[1] // 2 - a) for a in range(sides[1])]
-        left = jnp.concatenate(rows, -1).reshape(-1, sides[2] * taps * inputs)
-        right = jnp.concatenate(columns, -1).reshape(-1, sides[1] * outputs)
-        return total + left.T @ right, None
+        planes = jnp.concatenate([window[t] for t in range(taps)], -1)
+        own = lax.dynamic_index_in_dim(_fold(slope), number, keepdims=False)
+        return total + _product_of_shifts(planes, own, sides[1:]), None
 
     zeros = jnp.zeros((sides[2] * taps * inputs, sides[1] * outputs), x.dtype)
     total, _ = lax.scan(add, zeros, jnp.arange(x.shape[0] * depth))
