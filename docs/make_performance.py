@@ -17,12 +17,17 @@ import render  # noqa: E402
 REST = """
 ## How it is made fast on a CPU
 
+* *Memory*: a run tells glibc to keep what a step frees (`jaxfer/memory.py`). As it stands, glibc
+  maps the temporaries of every step anew, and the kernel clears each of their pages: a tenth to a
+  third of a step. PyTorch runs as it comes; settings of the allocator in the environment
+  (`GLIBC_TUNABLES`, `MALLOC_…`) are left alone.
 * *Narrow layers*: XLA hands a 2-D convolution to its fast kernels only where inputs or outputs
   are more than 16 channels. Between narrower ones an output of zeros is added and cut off again.
 * *Volumes*: XLA has no fast 3-D kernels. A volume is convolved plane by plane, each plane as a
   sum of 2-D convolutions, so that what the taps share stays in the cache.
 * *Gradient of a kernel*: in 2-D a convolution with the batch as channels, the wider of image and
-  slope as its outputs. In 3-D the same per tap along the first axis while image and slope fit the
+  slope as its outputs; between narrow layers, which would miss the fast kernels, one matrix product
+  of shifted copies per image. In 3-D the same per tap along the first axis while image and slope fit the
   cache, otherwise plane by plane, all taps in one matrix product of shifted copies.
 * *Instance norm and leaky ReLU*: one function whose gradient is formed from the input and two
   numbers per channel. The variance is that of the centred values: a single pass over sums of

@@ -156,9 +156,33 @@ def _resample(
     start = np.asarray([part.start for part in window])
     offset = (old - 1) / 2 - scale * (new - 1) / 2 + scale * start
     size = tuple(part.stop - part.start for part in window)
+    if order == 1:
+        return _between(volume, scale, offset, size)
     return ndimage.affine_transform(
         volume, scale, offset, output_shape=size, order=order, mode="nearest"
     )
+
+
+def _between(
+    volume: Float32[np.ndarray, "x y z"],
+    scale: Float[np.ndarray, 3],
+    offset: Float[np.ndarray, 3],
+    size: tuple[int, ...],
+) -> Float32[np.ndarray, "u v w"]:
+    """Linear interpolation at ``offset + scale × index``, beyond the edge as at the edge.
+
+    One matrix product per axis, several times faster than a general affine transform.
+    """
+    matrices = []
+    for old, step, start, new in zip(volume.shape, scale, offset, size, strict=True):
+        place = np.clip(start + step * np.arange(new), 0, old - 1)
+        below = np.minimum(place.astype(int), max(old - 2, 0))
+        matrix = np.zeros((new, old), np.float32)
+        matrix[np.arange(new), np.minimum(below + 1, old - 1)] = place - below
+        matrix[np.arange(new), below] = 1.0 - (place - below)
+        matrices.append(matrix)
+    first, second, third = matrices
+    return np.matmul(second, np.tensordot(first, volume, 1)) @ third.T
 
 
 def to_canonical(
