@@ -27,8 +27,8 @@ REST = """
   sum of 2-D convolutions, so that what the taps share stays in the cache.
 * *Gradient of a kernel*: in 2-D a convolution with the batch as channels, the wider of image and
   slope as its outputs; between narrow layers, which would miss the fast kernels, one matrix product
-  of shifted copies per image. In 3-D the same per tap along the first axis while image and slope fit the
-  cache, otherwise plane by plane, all taps in one matrix product of shifted copies.
+  of shifted copies per image. In 3-D the same per tap along the first axis while image and slope
+  fit the cache, otherwise plane by plane, all taps in one matrix product of shifted copies.
 * *Instance norm and leaky ReLU*: one function whose gradient is formed from the input and two
   numbers per channel. The variance is that of the centred values: a single pass over sums of
   squares loses the digits of bright images, and XLA makes a pass of its own for each sum anyway.
