@@ -1,10 +1,11 @@
 """Writes docs/results/risk.md and its figure from the tables of studies.
 
-    python docs/make_risk.py FOLDER [variants=DIR] [three_d=DIR]
+    python docs/make_risk.py FOLDER [variants=DIR] [three_d=DIR] [rates=DIR,DIR,…]
 
 FOLDER holds results.csv of configs/study_risk.py; variants that of the same study with more methods
-on fewer subsets or shots, three_d that of a part of it with networks in 3-D. They are copied beside
-the page, so that every number can be recomputed.
+on fewer subsets or shots, three_d that of a part of it with networks in 3-D; rates those of studies
+on other subjects that differ in their learning rate alone. They are copied beside the page, so that
+every number can be recomputed.
 What counts as a finding is fixed in this file, in jaxfer/study/gains.py and in
 jaxfer/metrics/claims.py: the claims of "Transfer Risk Map" (arXiv 2502.02340), and the controls
 that tell what of a map does the work.
@@ -12,16 +13,18 @@ that tell what of a map does the work.
 
 from __future__ import annotations
 
+import csv
+import json
 import math
 import shutil
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from page_parts import number, provenance, span, table
+from page_parts import lines_of, number, provenance, span, table
 from risk_tables import Methods, read_methods
 
 from jaxfer.study.gains import PairedGain, Table, paired_gain
@@ -179,14 +182,17 @@ def _harm(found: Methods, *, draws: int) -> str:
     return lines + "\n" + table(["target", "source", *(f"`{m}`" for m in told)], rows)
 
 
+def _mean_dice(found: Methods, method: str, shots: int) -> float:
+    """The mean over targets of a method's mean Dice; NaN if it was tried on none."""
+    own = [t for (_, n, m), t in found.dice.items() if (n, m) == (shots, method)]
+    return float(np.mean([np.nanmean(t) for t in own])) if own else math.nan
+
+
 def _methods_table(found: Methods, *, draws: int) -> str:
     """Every method: Dice by shots, against the strong base, against itself shuffled."""
     rows = []
     for method in found.methods:
-        dice = []
-        for n in found.shots:
-            own = [t for (_, k, m), t in found.dice.items() if (k, m) == (n, method)]
-            dice.append(number(float(np.mean([np.nanmean(t) for t in own])), ".3f") if own else "–")
+        dice = [number(_mean_dice(found, method, n), ".3f") for n in found.shots]
         base = _gain(found, method, BASE, found.shots, draws)
         control = CONTROLS.get(method)
         alone = (
@@ -304,13 +310,60 @@ A grid of its own: {sum(own.cells.values())} fine-tunings, {pairs} pairs, shots
     return text, _figure(found, told, draws=draws)
 
 
-def main(folder: Path, results: Path = RESULTS, *, draws: int = 2000, **others: Path) -> None:
+def _rate(folder: Path) -> float:
+    """The learning rate of a study."""
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    return float(config["finetune"]["learning_rate"])
+
+
+def rates_section(folders: Sequence[Path]) -> str:
+    """Every method at every learning rate, on the subjects that the rate was chosen by."""
+    tried = {_rate(f): read_methods(f / "results.csv") for f in sorted(folders, key=_rate)}
+    methods = next(iter(tried.values())).methods
+    rows = []
+    for method in methods:
+        dice = [np.mean([_mean_dice(own, method, n) for n in own.shots]) for own in tried.values()]
+        best = int(np.argmax(dice))
+        shown = [f"**{d:.3f}**" if k == best else f"{d:.3f}" for k, d in enumerate(dice)]
+        rows.append([f"`{method}`", *shown])
+    return f"""
+## The learning rate
+
+It was chosen before the study on subjects that are in none of its parts, each rate with every
+method: mean Dice over targets ([table](risk_rates.csv)).
+
+{provenance(folders[0])}
+{table(["method", *(f"{rate:g}" for rate in tried)], rows)}"""
+
+
+def _write_rates(folders: Sequence[Path], file: Path) -> None:
+    """The tables of studies that differ in the learning rate, as one."""
+    lines = [
+        {"learning_rate": _rate(f)} | dict(x) for f in folders for x in lines_of(f / "results.csv")
+    ]
+    with file.open("w", newline="", encoding="utf-8") as written:
+        rows = csv.DictWriter(written, list(lines[0]))
+        rows.writeheader()
+        rows.writerows(lines)
+
+
+def main(
+    folder: Path,
+    results: Path = RESULTS,
+    *,
+    draws: int = 2000,
+    rates: Sequence[Path] = (),
+    **others: Path,
+) -> None:
     """Writes the page, its figure and the tables beside it."""
     studies = {"results": folder} | others
     read = {name: (read_methods(f / "results.csv"), provenance(f)) for name, f in studies.items()}
     found, how = read.pop("results")
     text, figure = page(found, how, read, draws=draws)
     results.mkdir(parents=True, exist_ok=True)
+    if rates:
+        text += rates_section(rates)
+        _write_rates(rates, results / "risk_rates.csv")
     for name, own in studies.items():
         shutil.copy(own / "results.csv", results / f"risk_{name}.csv")
     figure.savefig(results / "risk.png", dpi=130)
@@ -319,6 +372,7 @@ def main(folder: Path, results: Path = RESULTS, *, draws: int = 2000, **others: 
 
 if __name__ == "__main__":
     named = dict(argument.partition("=")[::2] for argument in sys.argv[2:])
-    if len(sys.argv) < 2 or not named.keys() <= OTHERS.keys():
+    if len(sys.argv) < 2 or not named.keys() <= {*OTHERS, "rates"}:
         sys.exit(__doc__)
-    main(Path(sys.argv[1]), **{name: Path(found) for name, found in named.items()})
+    tried = [Path(f) for f in named.pop("rates", "").split(",") if f]
+    main(Path(sys.argv[1]), rates=tried, **{name: Path(found) for name, found in named.items()})

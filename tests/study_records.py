@@ -11,7 +11,7 @@ RESULTS = (
 )
 
 
-def study_folder(folder: Path) -> Path:
+def study_folder(folder: Path, rate: float = 0.01) -> Path:
     """A workdir that tells how the study was run; its tables are still to come."""
     about = {
         "command": "python -m jaxfer.launch --config=configs/x.py --config.data.root=/mine "
@@ -23,7 +23,8 @@ def study_folder(folder: Path) -> Path:
     grid = {"subsets": [0, 1], "pretrainings": [0], "repeats": 1}
     folder.mkdir()
     (folder / "run.json").write_text(json.dumps(about))
-    (folder / "config.json").write_text(json.dumps({"name": "x", "seed": 0, "study": grid}))
+    config = {"name": "x", "seed": 0, "study": grid, "finetune": {"learning_rate": rate}}
+    (folder / "config.json").write_text(json.dumps(config))
     return folder
 
 

@@ -29,7 +29,9 @@ def maker() -> Iterator[ModuleType]:
         yield importlib.import_module("make_risk")
 
 
-def world(folder: Path, effects: dict[str, float], *, few: float = 0.0, seed: int = 0) -> Path:
+def world(
+    folder: Path, effects: dict[str, float], *, few: float = 0.0, seed: int = 0, rate: float = 0.01
+) -> Path:
     """Dice of 0.6 and a method's effect; ``few`` more for weighted at three shots; one collapse."""
     rng, rows = np.random.default_rng(seed), []
     for target, shots, subset in itertools.product(TARGETS, (3, 10), range(6)):
@@ -45,7 +47,7 @@ def world(folder: Path, effects: dict[str, float], *, few: float = 0.0, seed: in
                     spread = 0.07 if "where" in method else ""
                     line = (subset * 1000, f"s{subject}", dice, 1, dice, lost, spread)
                     rows.append((*head, *line))
-    study_folder(folder)
+    study_folder(folder, rate)
     with (folder / "results.csv").open("w", newline="") as lines:
         csv.writer(lines).writerows([RESULTS, *rows])
     return folder
@@ -129,3 +131,25 @@ def test_the_page_is_written_beside_its_table(maker: ModuleType, tmp_path: Path)
     for name in ("results", "variants", "three_d"):
         copied = tmp_path / "results" / f"risk_{name}.csv"
         assert copied.read_text() == (folder / "results.csv").read_text()
+
+
+def test_the_learning_rates_stand_beside_one_another(maker: ModuleType, tmp_path: Path) -> None:
+    folders = [
+        world(tmp_path / "high", {"weighted": 0.1}, rate=0.03),
+        world(tmp_path / "low", {"plain": 0.1}, rate=0.001),
+    ]
+    maker.main(folders[0], tmp_path / "results", draws=20, rates=folders)
+    text = (tmp_path / "results" / "risk.md").read_text()
+    section = text[text.index("## The learning rate") :]
+    assert "| method | 0.001 | 0.03 |" in section
+    lines = {
+        line.split("|")[1].strip(): line.split("|")[2:4]
+        for line in section.splitlines()[3:]
+        if "`" in line and "|" in line
+    }
+    assert ["**" in cell for cell in lines["`plain`"]] == [True, False]
+    assert ["**" in cell for cell in lines["`weighted`"]] == [False, True]
+    with (tmp_path / "results" / "risk_rates.csv").open() as written:
+        rows = list(csv.DictReader(written))
+    own = [float(r["dice"]) for r in rows if (r["learning_rate"], r["method"]) == ("0.03", "plain")]
+    assert float(lines["`plain`"][1]) == pytest.approx(np.mean(own), abs=6e-4)
