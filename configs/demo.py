@@ -41,8 +41,5 @@ def get_config(preset=""):
     config.pretrain.learning_rate = 1e-2  # a schedule this short wants large steps
     config.finetune.steps = 160
     config.finetune.learning_rate = 1e-2
-    # The lesion loads of the three training subjects differ manyfold: divided by each volume's
-    # foreground, the smallest of them would decide the loss.
-    config.finetune.denominator = "pixels"
     config.evaluate.overlap = 0.25
     return finish(config, preset)

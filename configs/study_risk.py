@@ -10,7 +10,7 @@ subjects, seeds, steps and learning rate. Of the rates 1e-3, 3e-3 and 1e-2, trie
 methods on sites of other subjects (the part "The learning rate" of docs/results/risk.md), 3e-3 was
 the best for every one. Other uses of the map are tried by naming them, in a workdir of their own:
 
-    --config.study.methods="('plain','plain_where_lda')" --config.study.shots="(3,)"
+    --config.study.methods="('plain','plain_where')" --config.study.shots="(3,)"
 """
 
 from jaxfer.config import default_config, finish
@@ -34,7 +34,7 @@ def get_config(preset=""):
     )
     config.study.methods = (
         *("scratch", "plain", "plain_ce", "weighted", "weighted_shuffled"),
-        *("plain_where", "plain_where_shuffled"),
+        *("plain_where_lda", "plain_where_lda_shuffled"),
     )
     config.study.shots = (3, 5, 10)
     config.study.subsets = (0, 1, 2, 3, 4, 5)
@@ -70,7 +70,6 @@ def get_config(preset=""):
     config.finetune.steps = 800
     config.finetune.batch_size = 4
     config.finetune.learning_rate = 3e-3
-    config.finetune.denominator = "pixels"
     config.run.checkpoint_every = 1000  # a cell takes seconds: only a signal has it saved
     config.run.log_every = 100
     config.evaluate.overlap = 0.25

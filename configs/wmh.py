@@ -54,6 +54,4 @@ def get_config(preset=""):
     config.model.patch = (128, 128)
     config.pretrain.steps = 600
     config.finetune.steps = 400
-    # Lesion loads differ manyfold: see docs/guide.md on the denominator.
-    config.finetune.denominator = "pixels"
     return finish(config, preset, TRANSFERS)

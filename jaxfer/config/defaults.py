@@ -148,8 +148,8 @@ def default_config() -> ConfigDict:
     c.finetune.seeds = (0,)  # each: another order, augmentation and new leaves
     c.finetune.region = "all"  # weighted cross-entropy: 'all', 'foreground', 'foreground_rim'
     c.finetune.rim = 2  # pixels around the foreground that 'foreground_rim' takes in
-    c.finetune.denominator = "foreground"  # weighted: 'foreground' of the volume, 'pixels',
-    # 'weight_sum' of the patch
+    c.finetune.denominator = "pixels"  # weighted: 'pixels', or 'weight_sum' of the patch, or
+    # 'foreground' of the volume, the paper's: volumes with little of it then decide the loss
     c.finetune.fade = 1.0  # share of the steps after which the maps of the faded methods are gone
     c.finetune.l2_sp = 1.0  # strength of the pull back to the source, of l2_sp
     c.finetune.level_rate = 0.7  # of the learning rate, per level from the output: discriminative

@@ -76,7 +76,7 @@ def _words(run: Run, method: Method, loss: Loss) -> str:
         )
         told += ", which fades" if method.risk.fades else ""
     if method.region != "all":
-        of = "patch" if loss.denominator == "weight_sum" else "volume"
+        of = "volume" if loss.denominator == "foreground" else "patch"
         told += f", over {loss.region} pixels, divided by the {loss.denominator} of the {of}"
     overlap = f"Tversky loss ({loss.missed:g} for what is missed)"
     overlap = "soft Dice" if method.overlap == "dice" else overlap
