@@ -13,7 +13,7 @@ from tests.launching import ROOT, environment
 
 GLIBC = hasattr(ctypes.CDLL(None), "mallopt")
 FAULTS = """
-import os, resource
+import resource
 import jax, jax.numpy as jnp
 from jaxfer.memory import keep_freed_memory
 

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
 from jaxfer.data.nifti import Header
@@ -17,6 +18,7 @@ from jaxfer.data.preprocess import (
     SPLINES,
     Geometry,
     Preprocessing,
+    _between,
     bounding_box,
     field_of_view,
     image_to_working,
@@ -312,6 +314,23 @@ def test_the_crop_is_resampled_as_the_whole_would_be() -> None:
     np.testing.assert_array_equal(
         labels_to_working(labels, crop), labels_to_working(labels, whole)[crop.window]
     )
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [((9, 5, 7), (4, 11, 7)), ((1, 2, 6), (3, 5, 13)), ((6, 1, 4), (1, 1, 2))],
+    ids=str,
+)
+def test_lines_are_those_of_a_general_affine_transform(
+    old: tuple[int, ...], new: tuple[int, ...]
+) -> None:
+    volume = np.random.default_rng(0).standard_normal(old).astype(np.float32)
+    scale = np.array(old) / np.array(new)
+    offset = (np.array(old) - 1) / 2 - scale * (np.array(new) - 1) / 2
+    expected = ndimage.affine_transform(
+        volume.astype(np.float64), scale, offset, output_shape=new, order=1, mode="nearest"
+    )
+    np.testing.assert_allclose(_between(volume, scale, offset, new), expected, atol=1e-6)
 
 
 def test_splines_are_closer_to_smooth_images_than_lines() -> None:
