@@ -8,8 +8,9 @@ Twelve pairs: every target has a source of its modality or its RoI, or both, and
 are all that the semi-synthetic sites have beside the test subjects. Every method has the same
 subjects, seeds, steps and learning rate. Of the rates 1e-3, 3e-3 and 1e-2, tried with each of four
 methods on sites of other subjects (the part "The learning rate" of docs/results/risk.md), 3e-3 was
-the best for every one; on the hippocampus, whose kind was not among these, all sources hurt at it.
-Other uses of the map are tried by naming them, in a workdir of their own:
+the best for every one. The hippocampus was not among these: there, plain fine-tuning at this rate
+ends below training from scratch, whatever the source. Other uses of the map are tried by naming
+them, in a workdir of their own:
 
     --config.study.methods="('plain','plain_where')" --config.study.shots="(3,)"
 """

@@ -18,9 +18,9 @@ REST = """
 ## How it is made fast on a CPU
 
 * *Memory*: a run tells glibc to keep what a step frees (`jaxfer/memory.py`). As it stands, glibc
-  maps the temporaries of every step anew, and the kernel clears each of their pages: a tenth to a
-  third of a step. PyTorch runs as it comes; settings of the allocator in the environment
-  (`GLIBC_TUNABLES`, `MALLOC_…`) are left alone.
+  maps the temporaries of every step with large patches anew, and the kernel clears each of their
+  pages. PyTorch runs as it comes. Settings of the allocator in the environment (`GLIBC_TUNABLES`,
+  `MALLOC_…`) are left alone: `MALLOC_PERTURB_=0 make bench` measures without what is kept.
 * *Narrow layers*: XLA hands a 2-D convolution to its fast kernels only where inputs or outputs
   are more than 16 channels. Between narrower ones an output of zeros is added and cut off again.
 * *Volumes*: XLA has no fast 3-D kernels. A volume is convolved plane by plane, each plane as a

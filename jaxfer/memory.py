@@ -1,8 +1,8 @@
 """What a step gives back of the processor's memory stays with the process, for the next step.
 
 XLA takes the temporaries of every call from the C library. glibc maps large ones anew each time,
-and the kernel clears every page of them at its first touch: up to a third of a training step goes
-into that. Kept in one heap, they are cleared once.
+and the kernel clears every page of them at its first touch, which is a good part of a training step
+with large patches. Kept in one heap, they are cleared once.
 """
 
 from __future__ import annotations
