@@ -329,8 +329,9 @@ def rates_section(folders: Sequence[Path]) -> str:
     return f"""
 ## The learning rate
 
-It was chosen before the study on subjects that are in none of its parts, each rate with every
-method: mean Dice over targets ([table](risk_rates.csv)).
+It was chosen before the study on other subjects, each rate with every method: mean Dice over
+targets ([table](risk_rates.csv)). There is a study for each rate; the commands differ in the rate
+alone, and the first is told.
 
 {provenance(folders[0])}
 {table(["method", *(f"{rate:g}" for rate in tried)], rows)}"""
