@@ -1,11 +1,13 @@
 """Writes docs/results/risk.md and its figure from the tables of studies.
 
-    python docs/make_risk.py FOLDER [variants=DIR] [three_d=DIR] [rates=DIR,DIR,…]
+    python docs/make_risk.py FOLDERS [variants=FOLDERS] [three_d=FOLDERS] [rates=FOLDERS]
 
-FOLDER holds results.csv of configs/study_risk.py; variants that of the same study with more methods
-on fewer subsets or shots, three_d that of a part of it with networks in 3-D; rates those of studies
-on other subjects that differ in their learning rate alone. They are copied beside the page, so that
-every number can be recomputed.
+FOLDERS are workdirs of configs/study_risk.py with commas between them, or docs/results, for what
+stands on the page already: so a study may grow, a part at a time. Of one fine-tuning the last one
+named is taken; fine-tunings of a target with other steps or another learning rate than its last
+ones are left out. ``variants`` are of the same study with more methods on fewer subsets or shots,
+``three_d`` of a part of it with networks in 3-D, ``rates`` of other subjects at several learning
+rates. The tables are written beside the page, so that every number can be recomputed.
 What counts as a finding is fixed in this file, in jaxfer/study/gains.py and in
 jaxfer/metrics/claims.py: the claims of "Transfer Risk Map" (arXiv 2502.02340), and the controls
 that tell what of a map does the work.
@@ -13,10 +15,8 @@ that tell what of a map does the work.
 
 from __future__ import annotations
 
-import csv
 import json
 import math
-import shutil
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -24,8 +24,9 @@ from pathlib import Path
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from page_parts import lines_of, number, provenance, span, table
-from risk_tables import Methods, read_methods
+from page_parts import number, span, table
+from risk_studies import Line, Studies, joined, of_last_settings, read_studies, write_table
+from risk_tables import Methods, methods_of
 
 from jaxfer.study.gains import PairedGain, Table, paired_gain
 from jaxfer.train.methods import METHODS
@@ -47,6 +48,7 @@ CONTROLS = {
     "plain_where": "plain_where_shuffled",
     "plain_where_all": "plain_where_all_shuffled",
     "plain_where_lda": "plain_where_lda_shuffled",
+    "plain_where_nats": "plain_where_nats_shuffled",
     "plain_where_logme": "plain_where_logme_shuffled",
     "risk_sampled": "risk_sampled_shuffled",
     "risk_sampled_lda": "risk_sampled_lda_shuffled",
@@ -111,7 +113,7 @@ def transfers(found: Methods, method: str, *, draws: int) -> dict[tuple[str, str
 _HEAD = """\
 # Does a loss that heeds the transfer risk map help?
 
-Made by `python docs/make_risk.py FOLDER` from {tables}. {cells} fine-tunings: {pairs} pairs of
+Made by `python docs/make_risk.py FOLDERS` from {tables}. {cells} fine-tunings: {pairs} pairs of
 source and target on {targets} targets, shots {shots}, up to {subsets} few-shot subsets, {methods}
 methods with the same subjects, seeds, steps and learning rate. Differences are in Dice points,
 paired by target, source, shots, subset and test subject: means over the sources, subsets and
@@ -249,25 +251,23 @@ def _figure(found: Methods, told: Mapping[str, PairedGain], *, draws: int) -> Fi
     return figure
 
 
-def page(
-    found: Methods,
-    provenance: str = "",
-    others: Mapping[str, tuple[Methods, str]] | None = None,
-    *,
-    draws: int = 2000,
-) -> tuple[str, Figure]:
+def _told(studies: Studies) -> str:
+    """How the studies were made, a paragraph each."""
+    return "\n".join(studies.told)
+
+
+def page(studies: Mapping[str, Studies], *, draws: int = 2000) -> tuple[str, Figure]:
     """The page and its figure.
 
     Args:
-        found: of the study that the claims are about.
-        provenance: how it was run, in words.
-        others: both of the studies beside it, by their names in ``OTHERS``.
+        studies: "results", which the claims are about; those beside it by their names in
+            ``OTHERS``; "rates".
     """
-    beside = others or {}
+    found = methods_of(studies["results"].lines)
     told = claims(found, draws=draws)
-    names = [(f"{name}.csv", f"risk_{name}.csv") for name in ("results", *beside)]
+    names = [(f"{name}.csv", f"risk_{name}.csv") for name in studies if name != "rates"]
     text = _HEAD.format(
-        provenance=provenance,
+        provenance=_told(studies["results"]),
         margin=100 * MARGIN,
         tables=" and ".join(f"[{name}]({file})" for name, file in names),
         cells=sum(found.cells.values()),
@@ -297,7 +297,8 @@ def page(
 deviation over their mean; where it is near 0, the map says which class, and hardly where.
 
 {_methods_table(found, draws=draws)}"""
-    for name, (own, how) in beside.items():
+    for name in (name for name in OTHERS if name in studies):
+        own = methods_of(studies[name].lines)
         pairs = sum(map(len, own.sources.values()))
         subsets = max(t.shape[1] for t in own.dice.values())
         text += f"""
@@ -305,75 +306,72 @@ deviation over their mean; where it is near 0, the map says which class, and har
 
 A grid of its own: {sum(own.cells.values())} fine-tunings, {pairs} pairs, shots
 {", ".join(map(str, own.shots))}, {subsets} few-shot subsets.
-{how}
+{_told(studies[name])}
 {_methods_table(own, draws=draws)}"""
+    if "rates" in studies:
+        text += _rates_section(studies["rates"])
     return text, _figure(found, told, draws=draws)
 
 
-def _rate(folder: Path) -> float:
-    """The learning rate of a study."""
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    return float(config["finetune"]["learning_rate"])
-
-
-def rates_section(folders: Sequence[Path]) -> str:
-    """Every method at every learning rate, on the subjects that the rate was chosen by."""
-    tried = {_rate(f): read_methods(f / "results.csv") for f in sorted(folders, key=_rate)}
-    methods = next(iter(tried.values())).methods
+def _rates_section(studies: Studies) -> str:
+    """Every method at every learning rate, on the subjects that the rates were chosen by."""
+    by_rate: dict[str, list[Line]] = {}
+    for line in studies.lines:
+        by_rate.setdefault(line["learning_rate"], []).append(line)
+    tried = {rate: methods_of(by_rate[rate]) for rate in sorted(by_rate, key=float)}
     rows = []
-    for method in methods:
-        dice = [np.mean([_mean_dice(own, method, n) for n in own.shots]) for own in tried.values()]
-        best = int(np.argmax(dice))
-        shown = [f"**{d:.3f}**" if k == best else f"{d:.3f}" for k, d in enumerate(dice)]
-        rows.append([f"`{method}`", *shown])
+    for target in sorted({line["target"] for line in studies.lines}):
+        dice = {
+            method: [_dice_at(own, target, method) for own in tried.values()]
+            for method in next(iter(tried.values())).methods
+        }
+        dice["all methods"] = np.mean(list(dice.values()), axis=0).tolist()
+        for method, own in dice.items():
+            best = np.nanmax(own)
+            shown = [f"**{d:.3f}**" if d == best else number(d, ".3f") for d in own]
+            name = f"`{method}`" if method in METHODS else method
+            rows.append([f"`{target}`", name, *shown])
     return f"""
 ## The learning rate
 
-It was chosen before the study on other subjects, each rate with every method: mean Dice over
-targets ([table](risk_rates.csv)). There is a study for each rate; the commands differ in the rate
-alone, and the first is told.
+It was chosen before the study on other subjects, for each target the one that is the best for the
+mean of all methods: Dice ([table](risk_rates.csv)). There is a study for each rate.
 
-{provenance(folders[0])}
-{table(["method", *(f"{rate:g}" for rate in tried)], rows)}"""
-
-
-def _write_rates(folders: Sequence[Path], file: Path) -> None:
-    """The tables of studies that differ in the learning rate, as one."""
-    lines = [
-        {"learning_rate": _rate(f)} | dict(x) for f in folders for x in lines_of(f / "results.csv")
-    ]
-    with file.open("w", newline="", encoding="utf-8") as written:
-        rows = csv.DictWriter(written, list(lines[0]))
-        rows.writeheader()
-        rows.writerows(lines)
+{_told(studies)}
+{table(["target", "method", *tried], rows)}"""
 
 
-def main(
-    folder: Path,
-    results: Path = RESULTS,
-    *,
-    draws: int = 2000,
-    rates: Sequence[Path] = (),
-    **others: Path,
-) -> None:
-    """Writes the page, its figure and the tables beside it."""
-    studies = {"results": folder} | others
-    read = {name: (read_methods(f / "results.csv"), provenance(f)) for name, f in studies.items()}
-    found, how = read.pop("results")
-    text, figure = page(found, how, read, draws=draws)
-    results.mkdir(parents=True, exist_ok=True)
-    if rates:
-        text += rates_section(rates)
-        _write_rates(rates, results / "risk_rates.csv")
+def _dice_at(found: Methods, target: str, method: str) -> float:
+    """A method's mean Dice at a target over the numbers of shots; NaN if it was not tried."""
+    own = [t for (at, _, name), t in found.dice.items() if (at, name) == (target, method)]
+    return float(np.mean([np.nanmean(t) for t in own])) if own else math.nan
+
+
+def main(to: Path = RESULTS, /, *, draws: int = 2000, **folders: Sequence[Path]) -> None:
+    """Writes the page, its figure and the tables beside it.
+
+    Args:
+        to: folder of the page.
+        folders: of the studies, by the names that ``page`` knows.
+    """
+    studies = {
+        name: joined([read_studies(folder, name) for folder in own])
+        for name, own in folders.items()
+    }
+    studies |= {name: of_last_settings(own) for name, own in studies.items() if name != "rates"}
+    text, figure = page(studies, draws=draws)
+    to.mkdir(parents=True, exist_ok=True)
     for name, own in studies.items():
-        shutil.copy(own / "results.csv", results / f"risk_{name}.csv")
-    figure.savefig(results / "risk.png", dpi=130)
-    (results / "risk.md").write_text(text, encoding="utf-8")
+        write_table(own.lines, to / f"risk_{name}.csv")
+    told = {name: own.told for name, own in studies.items()}
+    (to / "risk_studies.json").write_text(json.dumps(told, indent=1), encoding="utf-8")
+    figure.savefig(to / "risk.png", dpi=130)
+    (to / "risk.md").write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":
     named = dict(argument.partition("=")[::2] for argument in sys.argv[2:])
     if len(sys.argv) < 2 or not named.keys() <= {*OTHERS, "rates"}:
         sys.exit(__doc__)
-    tried = [Path(f) for f in named.pop("rates", "").split(",") if f]
-    main(Path(sys.argv[1]), rates=tried, **{name: Path(found) for name, found in named.items()})
+    given = {"results": sys.argv[1]} | named
+    main(**{name: [Path(folder) for folder in own.split(",")] for name, own in given.items()})

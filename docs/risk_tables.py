@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-from page_parts import lines_of
+from risk_studies import Line
 
 from jaxfer.study.gains import Table
-
-Line = Mapping[str, str]
+from jaxfer.train.methods import METHODS
 
 
 @dataclass(frozen=True)
@@ -23,7 +21,7 @@ class Methods:
     Attributes:
         sources: of each target, sorted.
         shots: sorted.
-        methods: in the order of the table.
+        methods: in the order of ``METHODS``.
         dice: by target, shots and method; the mean over pre-trainings and seeds. What starts from
             scratch is the same for every source.
         cells: of each target, shots and method.
@@ -78,9 +76,8 @@ def mean_of(tables: Iterable[Table]) -> Table:
         return np.asarray(np.where(there, stacked, 0).sum(0) / there.sum(0))
 
 
-def read_methods(path: Path) -> Methods:
+def methods_of(lines: Sequence[Line]) -> Methods:
     """The methods of a table of results."""
-    lines = lines_of(path)
     by_target: dict[str, list[Line]] = defaultdict(list)
     for line in lines:
         by_target[line["target"]].append(line)
@@ -103,7 +100,7 @@ def read_methods(path: Path) -> Methods:
     return Methods(
         sources=sources,
         shots=tuple(sorted({int(line["shots"]) for line in lines})),
-        methods=tuple(dict.fromkeys(line["method"] for line in lines)),
+        methods=tuple(name for name in METHODS if name in {line["method"] for line in lines}),
         dice=dice,
         cells=cells,
         collapsed=collapsed,

@@ -11,7 +11,7 @@ RESULTS = (
 )
 
 
-def study_folder(folder: Path, rate: float = 0.01) -> Path:
+def study_folder(folder: Path, rate: float = 0.01, overrides: tuple[str, ...] = ()) -> Path:
     """A workdir that tells how the study was run; its tables are still to come."""
     about = {
         "command": "python -m jaxfer.launch --config=configs/x.py --config.data.root=/mine "
@@ -20,10 +20,11 @@ def study_folder(folder: Path, rate: float = 0.01) -> Path:
         "versions": {"jax": "0.10.2"},
         "devices": "cpu × 1",
     }
-    grid = {"subsets": [0, 1], "pretrainings": [0], "repeats": 1}
+    grid = {"subsets": [0, 1], "pretrainings": [0], "repeats": 1, "overrides": overrides}
     folder.mkdir()
     (folder / "run.json").write_text(json.dumps(about))
-    config = {"name": "x", "seed": 0, "study": grid, "finetune": {"learning_rate": rate}}
+    finetune = {"steps": 800, "learning_rate": rate}
+    config = {"name": "x", "seed": 0, "study": grid, "finetune": finetune}
     (folder / "config.json").write_text(json.dumps(config))
     return folder
 

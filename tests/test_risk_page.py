@@ -8,6 +8,7 @@ import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,7 +31,13 @@ def maker() -> Iterator[ModuleType]:
 
 
 def world(
-    folder: Path, effects: dict[str, float], *, few: float = 0.0, seed: int = 0, rate: float = 0.01
+    folder: Path,
+    effects: dict[str, float],
+    *,
+    few: float = 0.0,
+    seed: int = 0,
+    rate: float = 0.01,
+    overrides: tuple[str, ...] = (),
 ) -> Path:
     """Dice of 0.6 and a method's effect; ``few`` more for weighted at three shots; one collapse."""
     rng, rows = np.random.default_rng(seed), []
@@ -47,17 +54,21 @@ def world(
                     spread = 0.07 if "where" in method else ""
                     line = (subset * 1000, f"s{subject}", dice, 1, dice, lost, spread)
                     rows.append((*head, *line))
-    study_folder(folder, rate)
+    study_folder(folder, rate, overrides)
     with (folder / "results.csv").open("w", newline="") as lines:
         csv.writer(lines).writerows([RESULTS, *rows])
     return folder
+
+
+def methods_in(maker: ModuleType, folder: Path) -> Any:
+    return maker.methods_of(maker.read_studies(folder, "results").lines)
 
 
 EFFECTS = {"scratch": -0.05, "plain_ce": -0.04, "plain_where": 0.03, "weighted_shuffled": 0.05}
 
 
 def test_what_holds_by_construction_holds(maker: ModuleType, tmp_path: Path) -> None:
-    found = maker.read_methods(world(tmp_path / "w", EFFECTS, few=0.06) / "results.csv")
+    found = methods_in(maker, world(tmp_path / "w", EFFECTS, few=0.06))
     told = maker.claims(found, draws=300)
     verdicts = {name: gain.verdict for name, gain in told.items()}
     assert verdicts["(a) `weighted` − mean CE, few shots"] == "holds"
@@ -74,14 +85,14 @@ def test_what_holds_by_construction_holds(maker: ModuleType, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_of_nothing_nothing_is_told(maker: ModuleType, tmp_path: Path, seed: int) -> None:
-    found = maker.read_methods(world(tmp_path / "w", {}, seed=seed) / "results.csv")
+    found = methods_in(maker, world(tmp_path / "w", {}, seed=seed))
     verdicts = [gain.verdict for gain in maker.claims(found, draws=300).values()]
     assert verdicts.count("cannot be told") >= len(verdicts) - 1
 
 
 def test_a_table_is_the_mean_of_its_lines(maker: ModuleType, tmp_path: Path) -> None:
     folder = world(tmp_path / "w", EFFECTS)
-    found = maker.read_methods(folder / "results.csv")
+    found = methods_in(maker, folder)
     with (folder / "results.csv").open() as lines:
         rows = list(csv.DictReader(lines))
     own = [
@@ -105,15 +116,21 @@ def test_what_is_not_done_yet_is_compared_nowhere(maker: ModuleType, tmp_path: P
     kept = [r for r in kept if r["shots"] == "3"]
     with (folder / "results.csv").open("w", newline="") as lines:
         csv.writer(lines).writerows([RESULTS, *(tuple(r.values()) for r in kept)])
-    found = maker.read_methods(folder / "results.csv")
+    found = methods_in(maker, folder)
     told = maker.claims(found, draws=100)
     assert told["(b) `weighted` − strong base, all shots"].compared == 2 * 4 * 4
     assert told["(d) gain of (a) at few shots − at more"].verdict == "cannot be told"
 
 
+def rows_of(file: Path) -> list[dict[str, str]]:
+    with file.open(newline="") as lines:
+        return list(csv.DictReader(lines))
+
+
 def test_the_page_is_written_beside_its_table(maker: ModuleType, tmp_path: Path) -> None:
     folder = world(tmp_path / "w", EFFECTS | {"plain": -0.2})
-    maker.main(folder, tmp_path / "results", draws=60, variants=folder, three_d=folder)
+    own = {name: [folder] for name in ("results", "variants", "three_d")}
+    maker.main(tmp_path / "results", draws=60, **own)
     text = (tmp_path / "results" / "risk.md").read_text()
     assert (tmp_path / "results" / "risk.png").stat().st_size < 400_000
     assert f"{2 * 2 * 6 * (6 * 4 + 1)} fine-tunings: 8 pairs" in text
@@ -128,9 +145,64 @@ def test_the_page_is_written_beside_its_table(maker: ModuleType, tmp_path: Path)
     assert "## Other uses of the map" in text
     assert "## In 3-D" in text
     assert text.count("commit abc1234") == 3
-    for name in ("results", "variants", "three_d"):
-        copied = tmp_path / "results" / f"risk_{name}.csv"
-        assert copied.read_text() == (folder / "results.csv").read_text()
+    for name in own:
+        copied = rows_of(tmp_path / "results" / f"risk_{name}.csv")
+        settings = {"steps": "800", "learning_rate": "0.01"}
+        assert copied == [row | settings for row in rows_of(folder / "results.csv")]
+
+
+def only(folder: Path, **wanted: tuple[str, ...]) -> Path:
+    """Drops the other lines of a folder's table."""
+    rows = rows_of(folder / "results.csv")
+    kept = [r for r in rows if all(r[k] in values for k, values in wanted.items())]
+    with (folder / "results.csv").open("w", newline="") as lines:
+        csv.writer(lines).writerows([RESULTS, *(tuple(r.values()) for r in kept)])
+    return folder
+
+
+def test_a_study_may_be_run_in_parts(maker: ModuleType, tmp_path: Path) -> None:
+    whole = world(tmp_path / "whole", EFFECTS)
+    maker.main(tmp_path / "at_once", draws=20, results=[whole])
+    parts = [
+        only(world(tmp_path / f"part{shots}", EFFECTS), shots=(shots,)) for shots in ("3", "10")
+    ]
+    page = tmp_path / "page"
+    maker.main(page, draws=20, results=parts[:1], rates=[whole])
+    maker.main(page, draws=20, results=[page, parts[1]], rates=[page])
+    found, wanted = (rows_of(p / "risk_results.csv") for p in (page, tmp_path / "at_once"))
+    assert sorted(found, key=str) == sorted(wanted, key=str)
+    text = (page / "risk.md").read_text()
+    claimed = text[text.index("## The claims") : text.index("## The learning rate")]
+    assert claimed.strip() in (tmp_path / "at_once" / "risk.md").read_text()
+
+
+def test_what_was_trained_otherwise_is_not_compared(maker: ModuleType, tmp_path: Path) -> None:
+    first = world(tmp_path / "first", EFFECTS, rate=0.01)
+    new = (f"{TARGETS[1]} finetune.learning_rate=0.03",)
+    again = only(
+        world(tmp_path / "again", {"plain": 0.1}, rate=0.01, overrides=new),
+        target=TARGETS[1:],
+        method=("scratch", "plain"),
+    )
+    maker.main(tmp_path / "page", draws=20, results=[first, again])
+    found = rows_of(tmp_path / "page" / "risk_results.csv")
+    rates = {(r["target"], r["learning_rate"]) for r in found}
+    assert rates == {(TARGETS[0], "0.01"), (TARGETS[1], "0.03")}
+    assert {r["method"] for r in found if r["target"] == TARGETS[1]} == {"scratch", "plain"}
+    assert {r["method"] for r in found if r["target"] == TARGETS[0]} == {*METHODS}
+
+
+def test_of_one_fine_tuning_the_last_is_taken(maker: ModuleType, tmp_path: Path) -> None:
+    first, again = (world(tmp_path / n, {}, seed=k) for k, n in enumerate(("first", "again")))
+    maker.main(tmp_path / "page", draws=20, results=[first, only(again, shots=("10",))])
+    found = rows_of(tmp_path / "page" / "risk_results.csv")
+    assert len(found) == len(rows_of(first / "results.csv"))
+    for shots, folder in (("3", first), ("10", again)):
+        own, wanted = (
+            [r["dice"] for r in rows if r["shots"] == shots]
+            for rows in (found, rows_of(folder / "results.csv"))
+        )
+        assert own == wanted
 
 
 def test_the_learning_rates_stand_beside_one_another(maker: ModuleType, tmp_path: Path) -> None:
@@ -138,18 +210,30 @@ def test_the_learning_rates_stand_beside_one_another(maker: ModuleType, tmp_path
         world(tmp_path / "high", {"weighted": 0.1}, rate=0.03),
         world(tmp_path / "low", {"plain": 0.1}, rate=0.001),
     ]
-    maker.main(folders[0], tmp_path / "results", draws=20, rates=folders)
+    maker.main(tmp_path / "results", draws=20, results=folders[:1], rates=folders)
     text = (tmp_path / "results" / "risk.md").read_text()
     section = text[text.index("## The learning rate") :]
-    assert "| method | 0.001 | 0.03 |" in section
+    assert "| target | method | 0.001 | 0.03 |" in section
     lines = {
-        line.split("|")[1].strip(): line.split("|")[2:4]
-        for line in section.splitlines()[3:]
-        if "`" in line and "|" in line
+        tuple(cell.strip() for cell in line.split("|")[1:3]): line.split("|")[3:5]
+        for line in section.splitlines()
+        if line.startswith("| `p/")
     }
-    assert ["**" in cell for cell in lines["`plain`"]] == [True, False]
-    assert ["**" in cell for cell in lines["`weighted`"]] == [False, True]
-    with (tmp_path / "results" / "risk_rates.csv").open() as written:
-        rows = list(csv.DictReader(written))
-    own = [float(r["dice"]) for r in rows if (r["learning_rate"], r["method"]) == ("0.03", "plain")]
-    assert float(lines["`plain`"][1]) == pytest.approx(np.mean(own), abs=6e-4)
+    assert ["**" in cell for cell in lines[f"`{TARGETS[0]}`", "`plain`"]] == [True, False]
+    assert ["**" in cell for cell in lines[f"`{TARGETS[0]}`", "`weighted`"]] == [False, True]
+    every = [
+        np.mean(
+            [
+                float(r["dice"])
+                for r in rows_of(f / "results.csv")
+                if (r["target"], r["method"]) == (TARGETS[0], m)
+            ]
+        )
+        for f in folders
+        for m in METHODS
+    ]
+    told = [float(cell.strip(" *")) for cell in lines[f"`{TARGETS[0]}`", "all methods"]]
+    assert told[1] == pytest.approx(np.mean(every[: len(METHODS)]), abs=6e-4)
+    assert told[0] == pytest.approx(np.mean(every[len(METHODS) :]), abs=6e-4)
+    rows = rows_of(tmp_path / "results" / "risk_rates.csv")
+    assert {row["learning_rate"] for row in rows} == {"0.001", "0.03"}

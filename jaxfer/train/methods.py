@@ -142,6 +142,14 @@ METHODS: dict[str, Method] = {
     "plain_where_inverted": Method(
         "control of plain_where: the map upside down", risk=MapUse(controls=("inverted", "where"))
     ),
+    "plain_where_nats": Method(
+        "plain_where by the risk itself: mostly the hardest pixels of each class",
+        risk=MapUse(settings=_IN_NATS, controls=("where",)),
+    ),
+    "plain_where_nats_shuffled": Method(
+        "control of plain_where_nats: shuffled within class",
+        risk=MapUse(settings=_IN_NATS, controls=("where", "shuffled")),
+    ),
     "plain_where_lda": Method(
         "plain_where by the risk of LDA on the features",
         risk=MapUse(settings=_LDA, controls=("where",)),
