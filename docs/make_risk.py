@@ -1,13 +1,13 @@
 """Writes docs/results/risk.md and its figure from the tables of studies.
 
-    python docs/make_risk.py FOLDERS [variants=FOLDERS] [three_d=FOLDERS] [rates=FOLDERS]
+    python docs/make_risk.py FOLDERS [variants=FOLDERS] [three_d=FOLDERS] [settings=FOLDERS]
 
 FOLDERS are workdirs of configs/study_risk.py with commas between them, or docs/results, for what
 stands on the page already: so a study may grow, a part at a time. Of one fine-tuning the last one
-named is taken; fine-tunings of a target with other steps or another learning rate than its last
-ones are left out. ``variants`` are of the same study with more methods on fewer subsets or shots,
-``three_d`` of a part of it with networks in 3-D, ``rates`` of other subjects at several learning
-rates. The tables are written beside the page, so that every number can be recomputed.
+named is taken; fine-tunings of a target with other settings than its last ones are left out.
+``variants`` are of the same study with more methods on fewer subsets or shots, ``three_d`` of a
+part of it with networks in 3-D, ``settings`` of other subjects with other learning rates and
+perturbations. The tables are written beside the page, so that every number can be recomputed.
 What counts as a finding is fixed in this file, in jaxfer/study/gains.py and in
 jaxfer/metrics/claims.py: the claims of "Transfer Risk Map" (arXiv 2502.02340), and the controls
 that tell what of a map does the work.
@@ -261,11 +261,11 @@ def page(studies: Mapping[str, Studies], *, draws: int = 2000) -> tuple[str, Fig
 
     Args:
         studies: "results", which the claims are about; those beside it by their names in
-            ``OTHERS``; "rates".
+            ``OTHERS``; "settings".
     """
     found = methods_of(studies["results"].lines)
     told = claims(found, draws=draws)
-    names = [(f"{name}.csv", f"risk_{name}.csv") for name in studies if name != "rates"]
+    names = [(f"{name}.csv", f"risk_{name}.csv") for name in studies if name != "settings"]
     text = _HEAD.format(
         provenance=_told(studies["results"]),
         margin=100 * MARGIN,
@@ -308,37 +308,46 @@ A grid of its own: {sum(own.cells.values())} fine-tunings, {pairs} pairs, shots
 {", ".join(map(str, own.shots))}, {subsets} few-shot subsets.
 {_told(studies[name])}
 {_methods_table(own, draws=draws)}"""
-    if "rates" in studies:
-        text += _rates_section(studies["rates"])
+    if "settings" in studies:
+        text += _settings_section(studies["settings"])
     return text, _figure(found, told, draws=draws)
 
 
-def _rates_section(studies: Studies) -> str:
-    """Every method at every learning rate, on the subjects that the rates were chosen by."""
-    by_rate: dict[str, list[Line]] = {}
+def _tried(line: Line) -> tuple[str, str]:
+    """The settings that a line tries."""
+    return line["learning_rate"], line["perturb"]
+
+
+def _settings_section(studies: Studies) -> str:
+    """Every method with every setting, on the subjects that the settings were chosen by."""
+    by_setting: dict[tuple[str, str], list[Line]] = {}
     for line in studies.lines:
-        by_rate.setdefault(line["learning_rate"], []).append(line)
-    tried = {rate: methods_of(by_rate[rate]) for rate in sorted(by_rate, key=float)}
+        by_setting.setdefault(_tried(line), []).append(line)
+    order = sorted(by_setting, key=lambda pair: (float(pair[1]), float(pair[0])))
+    tried = {pair: methods_of(by_setting[pair]) for pair in order}
     rows = []
     for target in sorted({line["target"] for line in studies.lines}):
-        dice = {
-            method: [_dice_at(own, target, method) for own in tried.values()]
-            for method in next(iter(tried.values())).methods
-        }
-        dice["all methods"] = np.mean(list(dice.values()), axis=0).tolist()
+        methods = [m for m in METHODS if any((target, m) in _tested(own) for own in tried.values())]
+        dice = {m: [_dice_at(own, target, m) for own in tried.values()] for m in methods}
         for method, own in dice.items():
             best = np.nanmax(own)
             shown = [f"**{d:.3f}**" if d == best else number(d, ".3f") for d in own]
-            name = f"`{method}`" if method in METHODS else method
-            rows.append([f"`{target}`", name, *shown])
+            rows.append([f"`{target}`", f"`{method}`", *shown])
+    head = [f"{rate}, {share}" if float(share) else rate for rate, share in order]
     return f"""
-## The learning rate
+## The settings
 
-It was chosen before the study on other subjects, for each target the one that is the best for the
-mean of all methods: Dice ([table](risk_rates.csv)). There is a study for each rate.
+The learning rate, and the share of random parameters that is mixed into the source's (the second
+number; none, where there is one alone), were chosen before the study on other subjects, the same
+for all methods and targets: Dice ([table](risk_settings.csv)). Scratch knows no such share.
 
 {_told(studies)}
-{table(["target", "method", *tried], rows)}"""
+{table(["target", "method", *head], rows)}"""
+
+
+def _tested(found: Methods) -> set[tuple[str, str]]:
+    """The targets and the methods that were tried there."""
+    return {(target, method) for target, _, method in found.dice}
 
 
 def _dice_at(found: Methods, target: str, method: str) -> float:
@@ -358,7 +367,7 @@ def main(to: Path = RESULTS, /, *, draws: int = 2000, **folders: Sequence[Path])
         name: joined([read_studies(folder, name) for folder in own])
         for name, own in folders.items()
     }
-    studies |= {name: of_last_settings(own) for name, own in studies.items() if name != "rates"}
+    studies |= {name: of_last_settings(own) for name, own in studies.items() if name != "settings"}
     text, figure = page(studies, draws=draws)
     to.mkdir(parents=True, exist_ok=True)
     for name, own in studies.items():
@@ -371,7 +380,7 @@ def main(to: Path = RESULTS, /, *, draws: int = 2000, **folders: Sequence[Path])
 
 if __name__ == "__main__":
     named = dict(argument.partition("=")[::2] for argument in sys.argv[2:])
-    if len(sys.argv) < 2 or not named.keys() <= {*OTHERS, "rates"}:
+    if len(sys.argv) < 2 or not named.keys() <= {*OTHERS, "settings"}:
         sys.exit(__doc__)
     given = {"results": sys.argv[1]} | named
     main(**{name: [Path(folder) for folder in own.split(",")] for name, own in given.items()})

@@ -15,7 +15,7 @@ from jaxfer.config.overrides import Override
 
 Line = Mapping[str, str]
 
-SETTINGS = ("steps", "learning_rate")
+SETTINGS = ("steps", "learning_rate", "perturb")
 """Fields of the section ``finetune`` that stand in every line: those of different ones are never
 compared."""
 _CELL = ("target", "shots", "subset", "source", "pretraining", "method", "seed", "subject")

@@ -11,7 +11,9 @@ RESULTS = (
 )
 
 
-def study_folder(folder: Path, rate: float = 0.01, overrides: tuple[str, ...] = ()) -> Path:
+def study_folder(
+    folder: Path, rate: float = 0.01, overrides: tuple[str, ...] = (), perturb: float = 0.0
+) -> Path:
     """A workdir that tells how the study was run; its tables are still to come."""
     about = {
         "command": "python -m jaxfer.launch --config=configs/x.py --config.data.root=/mine "
@@ -23,7 +25,7 @@ def study_folder(folder: Path, rate: float = 0.01, overrides: tuple[str, ...] = 
     grid = {"subsets": [0, 1], "pretrainings": [0], "repeats": 1, "overrides": overrides}
     folder.mkdir()
     (folder / "run.json").write_text(json.dumps(about))
-    finetune = {"steps": 800, "learning_rate": rate}
+    finetune = {"steps": 800, "learning_rate": rate, "perturb": perturb}
     config = {"name": "x", "seed": 0, "study": grid, "finetune": finetune}
     (folder / "config.json").write_text(json.dumps(config))
     return folder

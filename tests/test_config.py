@@ -190,6 +190,7 @@ BAD = {
     "finetune.denominator": ["one"],
     "finetune.rim": [0],
     "finetune.fade": [0.0, 1.1],
+    "finetune.perturb": [-0.1, 1.1],
     "finetune.l2_sp": [-1.0],
     "finetune.level_rate": [0.0, 1.1],
     "finetune.focal": [0.5],

@@ -38,6 +38,7 @@ def world(
     seed: int = 0,
     rate: float = 0.01,
     overrides: tuple[str, ...] = (),
+    perturb: float = 0.0,
 ) -> Path:
     """Dice of 0.6 and a method's effect; ``few`` more for weighted at three shots; one collapse."""
     rng, rows = np.random.default_rng(seed), []
@@ -54,7 +55,7 @@ def world(
                     spread = 0.07 if "where" in method else ""
                     line = (subset * 1000, f"s{subject}", dice, 1, dice, lost, spread)
                     rows.append((*head, *line))
-    study_folder(folder, rate, overrides)
+    study_folder(folder, rate, overrides, perturb)
     with (folder / "results.csv").open("w", newline="") as lines:
         csv.writer(lines).writerows([RESULTS, *rows])
     return folder
@@ -147,7 +148,7 @@ def test_the_page_is_written_beside_its_table(maker: ModuleType, tmp_path: Path)
     assert text.count("commit abc1234") == 3
     for name in own:
         copied = rows_of(tmp_path / "results" / f"risk_{name}.csv")
-        settings = {"steps": "800", "learning_rate": "0.01"}
+        settings = {"steps": "800", "learning_rate": "0.01", "perturb": "0"}
         assert copied == [row | settings for row in rows_of(folder / "results.csv")]
 
 
@@ -167,12 +168,12 @@ def test_a_study_may_be_run_in_parts(maker: ModuleType, tmp_path: Path) -> None:
         only(world(tmp_path / f"part{shots}", EFFECTS), shots=(shots,)) for shots in ("3", "10")
     ]
     page = tmp_path / "page"
-    maker.main(page, draws=20, results=parts[:1], rates=[whole])
-    maker.main(page, draws=20, results=[page, parts[1]], rates=[page])
+    maker.main(page, draws=20, results=parts[:1], settings=[whole])
+    maker.main(page, draws=20, results=[page, parts[1]], settings=[page])
     found, wanted = (rows_of(p / "risk_results.csv") for p in (page, tmp_path / "at_once"))
     assert sorted(found, key=str) == sorted(wanted, key=str)
     text = (page / "risk.md").read_text()
-    claimed = text[text.index("## The claims") : text.index("## The learning rate")]
+    claimed = text[text.index("## The claims") : text.index("## The settings")]
     assert claimed.strip() in (tmp_path / "at_once" / "risk.md").read_text()
 
 
@@ -205,35 +206,36 @@ def test_of_one_fine_tuning_the_last_is_taken(maker: ModuleType, tmp_path: Path)
         assert own == wanted
 
 
-def test_the_learning_rates_stand_beside_one_another(maker: ModuleType, tmp_path: Path) -> None:
+def test_the_settings_stand_beside_one_another(maker: ModuleType, tmp_path: Path) -> None:
+    low = world(tmp_path / "low", {"plain": 0.1}, rate=0.001)
     folders = [
-        world(tmp_path / "high", {"weighted": 0.1}, rate=0.03),
-        world(tmp_path / "low", {"plain": 0.1}, rate=0.001),
+        world(tmp_path / "perturbed", {"weighted": 0.1}, rate=0.001, perturb=0.5),
+        only(world(tmp_path / "high", {}, rate=0.03), target=TARGETS[:1], method=("plain",)),
+        low,
     ]
-    maker.main(tmp_path / "results", draws=20, results=folders[:1], rates=folders)
+    maker.main(tmp_path / "results", draws=20, results=[low], settings=folders)
     text = (tmp_path / "results" / "risk.md").read_text()
-    section = text[text.index("## The learning rate") :]
-    assert "| target | method | 0.001 | 0.03 |" in section
+    section = text[text.index("## The settings") :]
+    assert "| target | method | 0.001 | 0.03 | 0.001, 0.5 |" in section
     lines = {
-        tuple(cell.strip() for cell in line.split("|")[1:3]): line.split("|")[3:5]
+        tuple(cell.strip(" `") for cell in line.split("|")[1:3]): line.split("|")[3:6]
         for line in section.splitlines()
         if line.startswith("| `p/")
     }
-    assert ["**" in cell for cell in lines[f"`{TARGETS[0]}`", "`plain`"]] == [True, False]
-    assert ["**" in cell for cell in lines[f"`{TARGETS[0]}`", "`weighted`"]] == [False, True]
-    every = [
-        np.mean(
-            [
-                float(r["dice"])
-                for r in rows_of(f / "results.csv")
-                if (r["target"], r["method"]) == (TARGETS[0], m)
-            ]
-        )
-        for f in folders
-        for m in METHODS
+    assert len(lines) == len(TARGETS) * len(METHODS)
+    assert ["**" in cell for cell in lines[TARGETS[0], "plain"]] == [True, False, False]
+    assert ["**" in cell for cell in lines[TARGETS[0], "weighted"]] == [False, False, True]
+    assert lines[TARGETS[1], "plain"][1].strip() == "–"
+    own = [
+        float(row["dice"])
+        for row in rows_of(low / "results.csv")
+        if (row["target"], row["method"]) == (TARGETS[1], "plain_ce")
     ]
-    told = [float(cell.strip(" *")) for cell in lines[f"`{TARGETS[0]}`", "all methods"]]
-    assert told[1] == pytest.approx(np.mean(every[: len(METHODS)]), abs=6e-4)
-    assert told[0] == pytest.approx(np.mean(every[len(METHODS) :]), abs=6e-4)
-    rows = rows_of(tmp_path / "results" / "risk_rates.csv")
-    assert {row["learning_rate"] for row in rows} == {"0.001", "0.03"}
+    told = float(lines[TARGETS[1], "plain_ce"][0].strip(" *"))
+    assert told == pytest.approx(np.mean(own), abs=6e-4)
+    rows = rows_of(tmp_path / "results" / "risk_settings.csv")
+    assert {(r["learning_rate"], r["perturb"]) for r in rows} == {
+        ("0.001", "0"),
+        ("0.03", "0"),
+        ("0.001", "0.5"),
+    }

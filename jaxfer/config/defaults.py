@@ -145,6 +145,8 @@ def default_config() -> ConfigDict:
     # Tasks whose networks are trained one after the other, the first from the shelf and the last to
     # fine-tune; ('best',): the cheapest path of select.paths from finetune.source; (): no path.
     c.finetune.path = ()
+    # Share of random parameters mixed into the source's, of the methods that train all of them.
+    c.finetune.perturb = 0.5
     c.finetune.seeds = (0,)  # each: another order, augmentation and new leaves
     c.finetune.region = "all"  # weighted cross-entropy: 'all', 'foreground', 'foreground_rim'
     c.finetune.rim = 2  # pixels around the foreground that 'foreground_rim' takes in

@@ -138,6 +138,7 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "finetune.rim": (_positive, "at least 1"),
     "finetune.denominator": (lambda v: v in _DENOMINATORS, ", ".join(_DENOMINATORS)),
     "finetune.fade": (lambda v: 0 < v <= 1, "above 0, at most 1"),
+    "finetune.perturb": (lambda v: 0 <= v <= 1, "from 0, the source, to 1, random"),
     "finetune.l2_sp": (lambda v: v >= 0, "0 or more"),
     "finetune.level_rate": (lambda v: 0 < v <= 1, "above 0, at most 1"),
     "finetune.focal": (lambda v: v >= 1, "at least 1"),

@@ -16,7 +16,7 @@ from jaxfer.models.checkpoint import save_params
 from jaxfer.models.zoo import Source, load_source, read_card
 from jaxfer.stages.along import best_path, end_of_path, train_along
 from jaxfer.stages.prepare import Prepared
-from jaxfer.stages.recipe import Recipe, finetuning_mark, recipe_of
+from jaxfer.stages.recipe import Recipe, finetuning_mark, perturbed, recipe_of
 from jaxfer.stages.risk import make_risk_maps, weights_for
 from jaxfer.stages.run import Run, read_json, write_json
 from jaxfer.stages.training import (
@@ -127,7 +127,7 @@ def _train_one(
     )
     chosen_by = prepared.cases(Task.parse(run.config.target), "validation") if every else []
     start = (
-        transferred(run, source, recipe.cases, seed).params
+        transferred(run, source, recipe.cases, seed, perturbed(run, recipe.method)).params
         if recipe.method.transferred and source is not None
         else initial_params(model, tuple(run.config.model.patch), seed)
     )
@@ -240,6 +240,14 @@ def _folder(run: Run, name: str, seed: int) -> Path:
     return run.workdir / "finetune" / name / f"seed{seed}"
 
 
+def _initial(run: Run, method: Method, source: str) -> str:
+    """What a method starts from, in words."""
+    if not method.transferred:
+        return "random"
+    share = perturbed(run, method)
+    return f"{source}, {share:g} of it random" if share else source
+
+
 def _is_done(run: Run, name: str, seed: int, mark: str) -> bool:
     done = _folder(run, name, seed) / "done.json"
     return done.is_file() and read_json(done, {"fingerprint": str})["fingerprint"] == mark
@@ -298,7 +306,7 @@ def run(run: Run) -> str:
                 "methods": {
                     name: {
                         "is": recipe.method.words,
-                        "initial": came_by if recipe.method.transferred else "random",
+                        "initial": _initial(run, recipe.method, came_by),
                         "loss": recipe.words,
                         "class_weights": list(recipe.minimised.class_weights),
                         "scale": recipe.minimised.scale,

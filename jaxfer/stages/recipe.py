@@ -126,11 +126,17 @@ def recipe_of(
     return Recipe(method, cases, minimised, follows, fade, _words(run, method, loss))
 
 
+def perturbed(run: Run, method: Method) -> float:
+    """The share of random parameters in those that a method starts from."""
+    return float(run.config.finetune.perturb) if method.perturbed else 0.0
+
+
 _OWN_FIELDS: dict[str, Callable[[Method], bool]] = {
     "region": lambda m: not m.region,
     "rim": lambda m: not m.region,
     "denominator": lambda m: not m.region,
     "fade": lambda m: m.risk is not None and m.risk.fades,
+    "perturb": lambda m: m.perturbed,
     "l2_sp": lambda m: m.pulled,
     "level_rate": lambda m: m.discriminative,
     "focal": lambda m: m.pixels == "focal",

@@ -53,16 +53,19 @@ def network(config: ConfigDict, num_classes: int) -> UNet:
     )
 
 
-def transferred(run: Run, source: Source, cases: Sequence[TaskCase], seed: int) -> Transferred:
+def transferred(
+    run: Run, source: Source, cases: Sequence[TaskCase], seed: int, perturb: float = 0.0
+) -> Transferred:
     """What a source's network brings to one of this run for the cases' classes.
 
     Args:
-        seed: of the new leaves.
+        seed: of the new leaves, and of what is mixed into the others.
+        perturb: share of what is mixed in.
     """
     model = network(run.config, cases[0].roi.num_classes)
     fresh = initial_params(model, tuple(run.config.model.patch), seed)
     same = tuple(source.card["class_names"]) == cases[0].roi.class_names
-    return transfer_params(source.params, fresh, keep_head=same)
+    return transfer_params(source.params, fresh, keep_head=same, perturb=perturb)
 
 
 @dataclass(frozen=True)

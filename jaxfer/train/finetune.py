@@ -27,14 +27,22 @@ class Transferred:
     unused: tuple[str, ...]
 
 
-def transfer_params(source: Params, fresh: Params, *, keep_head: bool) -> Transferred:
+def transfer_params(
+    source: Params, fresh: Params, *, keep_head: bool, perturb: float = 0.0
+) -> Transferred:
     """The source's leaves wherever path and shape agree, fresh ones elsewhere.
+
+    Networks that have been trained before end up worse on little data than ones that have not
+    (Ash and Adams, "On Warm-Starting Neural Network Training", NeurIPS 2020, arXiv 1910.08475);
+    their remedy is to shrink what comes along and to add noise to it. Here the noise is a network's
+    random parameters, and both strengths are one share: 0 is the source, 1 a start from scratch.
 
     Args:
         source: the source model's parameters.
         fresh: newly initialised parameters of the target's network.
         keep_head: the classes are the same ones, so that the head may come along, and those of
             coarser levels.
+        perturb: share of the fresh parameters in those that come along, 0 … 1.
     """
     theirs: Mapping = traverse_util.flatten_dict(source, sep="/")
     ours: Mapping = traverse_util.flatten_dict(fresh, sep="/")
@@ -43,7 +51,11 @@ def transfer_params(source: Params, fresh: Params, *, keep_head: bool) -> Transf
         same = path in theirs and theirs[path].shape == ours[path].shape
         return same and (keep_head or not path.startswith("head"))
 
-    params = {path: theirs[path] if fits(path) else leaf for path, leaf in ours.items()}
+    share = np.float32(perturb)
+    params = {
+        path: theirs[path] + share * (leaf - theirs[path]) if fits(path) else leaf
+        for path, leaf in ours.items()
+    }
     return Transferred(
         traverse_util.unflatten_dict(params, sep="/"),
         loaded=tuple(sorted(p for p in ours if fits(p))),

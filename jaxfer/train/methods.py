@@ -67,6 +67,13 @@ class Method:
     overlap: str = "dice"
     risk: MapUse | None = None
 
+    @property
+    def perturbed(self) -> bool:
+        """Starts from the source's parameters with a share of random ones mixed in. What is held to
+        the source, or learns from it alone, starts from the source itself."""
+        held = self.pulled or self.discriminative or self.trains != "all"
+        return self.transferred and not held
+
 
 def _weighted(words: str, **use: Any) -> Method:
     """Cross-entropy weighted by a map alone, over the configured region and denominator."""

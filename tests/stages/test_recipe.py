@@ -190,6 +190,7 @@ def test_the_distance_from_the_output_counts_levels() -> None:
 OWN = {
     "region": ("foreground", {n for n, m in METHODS.items() if not m.region}),
     "denominator": ("weight_sum", {n for n, m in METHODS.items() if not m.region}),
+    "perturb": (0.25, set(NAMES) - {*PLAIN, "scratch_ce"} | {"plain"}),
     "l2_sp": (0.5, {"l2_sp"}),
     "level_rate": (0.5, {"discriminative"}),
     "focal": (3.0, {"focal"}),

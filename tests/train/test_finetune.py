@@ -86,6 +86,20 @@ def test_levels_that_only_one_network_has(source):
     assert "encoder_2/Conv_0/kernel" in back.unused
 
 
+@pytest.mark.parametrize("perturb", [0.25, 0.5, 1.0])
+def test_perturbed_leaves_lie_between_the_source_and_random_ones(source, perturb):
+    ours = fresh(2, (2, 3))
+    moved = transfer_params(source, ours, keep_head=True, perturb=perturb)
+    theirs, mine, found = leaves(source), leaves(ours), leaves(moved.params)
+    assert moved.remade == HEAD
+    for path in moved.loaded:
+        mixed = (1 - perturb) * np.float64(theirs[path]) + perturb * np.float64(mine[path])
+        np.testing.assert_allclose(found[path], mixed, rtol=1e-6, atol=1e-7)
+        assert found[path].dtype == theirs[path].dtype
+    for path in moved.remade:
+        np.testing.assert_array_equal(found[path], mine[path])
+
+
 @pytest.fixture
 def cases(make_case, tmp_path):
     """Two cases of unequal size and foreground, with risk maps, and ignored voxels."""
