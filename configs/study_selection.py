@@ -79,6 +79,7 @@ def get_config(preset=""):
     config.pretrain.learning_rate = 1e-2
     config.finetune.steps = 300
     config.finetune.learning_rate = 1e-2
+    config.finetune.perturb = 0.0
     config.run.checkpoint_every = 1000  # a cell takes seconds: only a signal has it saved
     config.run.log_every = 50
     config.evaluate.overlap = 0.25

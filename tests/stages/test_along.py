@@ -241,7 +241,9 @@ def test_a_launch_along_a_path(
     summary = json.loads((run.workdir / "finetune" / "summary.json").read_text())
     assert summary["path"] == [SOURCES[1], SOURCES[0]]
     assert summary["source"] == SOURCES[0]
-    assert summary["methods"]["weighted"]["initial"] == f"{SOURCES[1]} → {SOURCES[0]}"
+    assert summary["methods"]["weighted"]["initial"] == (
+        f"{SOURCES[1]} → {SOURCES[0]}, 0.5 of it random"
+    )
     along, ordinary = (
         starting_source(run, Prepared.read(run)),
         load_source(run.shelf / Task.parse(SOURCES[0]).slug),
