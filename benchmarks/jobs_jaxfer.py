@@ -115,13 +115,19 @@ def training(widths: list[int], shape: list[int]) -> Callable[[], Told]:
     """One training step over all devices of this process: cross-entropy and soft Dice, clipped
     gradients, AdamW."""
     devices, model = jax.local_device_count(), UNet(CLASSES, tuple(widths))
+    slabs = shape[0] % devices > 0
     state, batch = started(model, shape[1:]), patches(shape)
     native = one_step(UNet(CLASSES, tuple(widths), conv_impl="native"))
     needed = operations(native, state, batch)
     step = pmap_step(
-        model=model, schedule=SCHEDULE, loss=Loss(), augmentation=None, devices=devices
+        model=model,
+        schedule=SCHEDULE,
+        loss=Loss(),
+        augmentation=None,
+        devices=devices,
+        slabs=slabs,
     )
-    state, batch = replicate(state, devices), shard(batch, devices)
+    state, batch = replicate(state, devices), shard(batch, devices, slabs=slabs)
 
     def job() -> Told:
         nonlocal state

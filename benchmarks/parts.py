@@ -75,7 +75,8 @@ def _networks() -> Part:
         "Beside PyTorch and MONAI",
         "The same network, batch, patch, overlap and number of threads; PyTorch's default memory "
         "format. On all cores ours has a virtual device for each, as in a run: they share the "
-        "tiles, and the patches of a training step if its batch divides by them.",
+        "tiles, and the patches of a training step, or slabs of them where its batch does not "
+        "divide by the devices.",
         "PyTorch + MONAI",
         [
             _with_torch(

@@ -32,6 +32,7 @@ from parts import Job, Pair, parts
 from render import page
 
 from jaxfer.hosts import devices_for
+from jaxfer.models.slabs import divides_into
 
 HERE = Path(__file__).parent
 _PEERS = flags.DEFINE_string("peers", None, "Python that has what requirements.txt names.")
@@ -106,8 +107,10 @@ def _devices(pair: Pair, threads: int) -> int:
     """Virtual devices of this project's process."""
     if pair.devices:
         return pair.devices
-    cores, batch = threads or os.cpu_count() or 1, pair.ours.arguments.get("shape", [])[:1]
-    return devices_for(cores, batch)
+    cores, given = threads or os.cpu_count() or 1, pair.ours.arguments
+    batch, *patch = given.get("shape", [cores])
+    halved = ((2,) * len(patch),) * (len(given.get("widths", [])) - 1)
+    return devices_for(cores, [batch], lambda n: bool(patch) and divides_into(patch[0], n, halved))
 
 
 def measured(pair: Pair, threads: int, rounds: int, scratch: str) -> list[dict[str, Any]]:

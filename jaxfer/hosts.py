@@ -22,32 +22,40 @@ _HEARTBEAT = 20
 """Seconds after which a silent process counts as dead, and ends the others."""
 
 
-def devices_for(cores: int, shares: Sequence[int]) -> int:
-    """The largest number of devices, at most the cores, that divides every share.
+def devices_for(
+    cores: int, shares: Sequence[int], cut: Callable[[int], bool] = lambda _: False
+) -> int:
+    """The largest number of devices, at most the cores, that divides every share; where that is
+    one, the largest number of slabs that a patch can be cut into.
 
     Args:
         cores: that this process may use.
         shares: patches that a device must have the same number of.
+        cut: whether patches can be cut into so many slabs.
     """
-    return next(n for n in range(max(cores, 1), 0, -1) if all(s % n == 0 for s in shares))
+    numbers = range(max(cores, 1), 0, -1)
+    whole = next(n for n in numbers if all(s % n == 0 for s in shares))
+    return whole if whole > 1 else next((n for n in numbers if cut(n)), 1)
 
 
-def split_processor(devices: int, shares: Sequence[int]) -> None:
+def split_processor(
+    devices: int, shares: Sequence[int], cut: Callable[[int], bool] = lambda _: False
+) -> None:
     """Has jax take the processor for several devices; before any other use of jax.
 
-    A step's patches are then computed side by side: on two cores a step in 2-D takes two thirds of
-    the time that one device with two threads takes. Does nothing if the user's environment names a
-    number of devices.
+    A step's patches, or slabs of them, are then computed side by side: on two cores that takes two
+    thirds of the time that one device with two threads takes. Does nothing if the user's
+    environment names a number of devices.
 
     Args:
         devices: how many; 0: of ``devices_for`` the cores.
-        shares: of ``devices_for``.
+        shares, cut: of ``devices_for``.
     """
     by_flag = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
     if by_flag or "JAX_NUM_CPU_DEVICES" in os.environ:
         return
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    jax.config.update("jax_num_cpu_devices", devices or devices_for(cores or 1, shares))
+    jax.config.update("jax_num_cpu_devices", devices or devices_for(cores or 1, shares, cut))
 
 
 def join(

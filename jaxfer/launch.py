@@ -7,6 +7,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -23,6 +24,7 @@ from jaxfer.stages import run_stages, shared
 from jaxfer.stages.interrupt import Interruption
 from jaxfer.stages.report import show_tables
 from jaxfer.stages.run import open_run
+from jaxfer.stages.training import slabs_fit
 from jaxfer.stages.trouble import LostProcess, in_words
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -126,7 +128,7 @@ def launch(console: Console) -> None:
         )
     else:
         shares = [s.batch_size // s.accumulate for s in (config.pretrain, config.finetune)]
-        hosts.split_processor(config.run.cpu_devices, shares)
+        hosts.split_processor(config.run.cpu_devices, shares, partial(slabs_fit, config))
     workdir = Path(_WORKDIR.value or Path("runs") / config.name)
     command = " ".join(["python -m jaxfer.launch", *sys.argv[1:]])
     interruption = Interruption(config.run.max_minutes)

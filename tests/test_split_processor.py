@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from jaxfer.hosts import devices_for
+from jaxfer.models.slabs import divides_into
 from tests.launching import ROOT, environment
 
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -39,6 +40,18 @@ def test_the_largest_number_of_devices_that_divides_all(
     cores: int, shares: tuple[int, ...], devices: int
 ) -> None:
     assert devices_for(cores, shares) == devices
+
+
+@pytest.mark.parametrize(
+    ("cores", "shares", "side", "devices"),
+    [(2, (1, 4), 64, 2), (8, (1,), 48, 6), (8, (4, 6), 64, 2), (4, (3, 5), 6, 1), (1, (1,), 64, 1)],
+    ids=["a slab each", "not as many as cores", "patches come first", "too thin", "one core"],
+)
+def test_slabs_where_no_two_devices_can_share_a_batch(
+    cores: int, shares: tuple[int, ...], side: int, devices: int
+) -> None:
+    halved = ((2, 2, 2), (2, 2, 1))
+    assert devices_for(cores, shares, lambda n: divides_into(side, n, halved)) == devices
 
 
 @pytest.mark.parametrize(

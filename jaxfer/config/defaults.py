@@ -52,7 +52,7 @@ def default_config() -> ConfigDict:
     c.run.keep_checkpoints = 2  # of each unfinished training; the last one may be damaged
     c.run.max_minutes = 0.0  # then saves and ends with exit status 75; 0 = no limit
     # Devices that a processor is taken for, which share every training step; 0 = as many as it has
-    # cores and the batches divide over.
+    # cores and the batches divide over, or, where there is no such number, slabs of the patches.
     c.run.cpu_devices = 0
     c.run.compilation_cache = ""  # folder; '' = jaxfer in the user's cache folder, 'off' = none
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -16,6 +17,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
+
+from jaxfer.models.slabs import with_neighbours
 
 IMPLEMENTATIONS = ("auto", "native", "shifted")
 
@@ -26,8 +29,12 @@ _CACHED = 2**22
 
 
 def convolve(
-    x: Float[Array, "b *s i"], kernel: Float[Array, "*k i o"], implementation: str = "auto"
-) -> Float[Array, "b *s o"]:
+    x: Float[Array, "b *s i"],
+    kernel: Float[Array, "*k i o"],
+    implementation: str = "auto",
+    *,
+    bordered: bool = False,
+) -> Float[Array, "b *t o"]:
     """Cross-correlation of stride 1, zeros beyond the edge, an output as large as the input.
 
     Args:
@@ -36,6 +43,8 @@ def convolve(
         implementation: 'native' is XLA's, 'shifted' sums of what is fast on a CPU; 'auto' takes
             'shifted' on CPUs. They differ by the rounding of float32 sums. 'shifted' has no
             forward-mode derivative.
+        bordered: x brings along what lies beyond its edges on the first spatial axis, as far as the
+            kernel reaches; the output is shorter by that.
 
     Raises:
         ValueError: an even kernel, a number of axes that is neither 2 nor 3, an unknown name.
@@ -50,15 +59,16 @@ def convolve(
         raise ValueError(f"implementation {implementation!r}; one of {', '.join(IMPLEMENTATIONS)}")
     if implementation == "auto":
         implementation = "shifted" if jax.default_backend() == "cpu" else "native"
-    return _shifted(x, kernel) if implementation == "shifted" else _native(x, kernel)
+    form = _shifted if implementation == "shifted" else _native
+    return form(x, kernel, bordered)
 
 
-def _native(x: Array, kernel: Array) -> Array:
+def _native(x: Array, kernel: Array, bordered: bool) -> Array:
     letters = "XYZ"[: x.ndim - 2]
     layout = (f"N{letters}C", f"{letters}IO", f"N{letters}C")
-    return lax.conv_general_dilated(
-        x, kernel, (1,) * len(letters), "SAME", dimension_numbers=layout
-    )
+    edges = [(k // 2, k // 2) for k in kernel.shape[:-2]]
+    edges[0] = (0, 0) if bordered else edges[0]
+    return lax.conv_general_dilated(x, kernel, (1,) * len(letters), edges, dimension_numbers=layout)
 
 
 def _pad(x: Array, axis: int, before: int, after: int) -> Array:
@@ -70,30 +80,36 @@ def _fold(x: Array) -> Array:
     return x.reshape(x.shape[0] * x.shape[1], *x.shape[2:])
 
 
-def _plane(x: Array, kernel: Array) -> Array:
+def _border(x: Array, taps: int) -> Array:
+    """With zeros beyond the edges of the first spatial axis, as far as a kernel reaches."""
+    return _pad(x, 1, taps // 2, taps // 2)
+
+
+def _plane(x: Array, kernel: Array, bordered: bool = False) -> Array:
     """A 2-D convolution; between narrow layers with an output of zeros, for the fast kernels."""
     *_, inputs, outputs = kernel.shape
     if max(inputs, outputs) > _NARROW:
-        return _native(x, kernel)
+        return _native(x, kernel, bordered)
     widened = _pad(kernel, 3, 0, _NARROW + 1 - outputs)
-    return _native(x, widened)[..., :outputs]
+    return _native(x, widened, bordered)[..., :outputs]
 
 
-def _forward(x: Array, kernel: Array) -> Array:
+def _forward(x: Array, kernel: Array, bordered: bool) -> Array:
     if x.ndim == 4:
-        return _plane(x, kernel)
+        return _plane(x, kernel, bordered)
     taps = kernel.shape[0]
     if taps == 1:
         return _plane(_fold(x), kernel[0]).reshape(*x.shape[:-1], -1)
-    padded = _pad(x, 1, taps // 2, taps // 2)
+    padded = x if bordered else _border(x, taps)
+    batch, depth = len(x), padded.shape[1] - taps + 1
 
     # Plane by plane: what the taps of a plane share stays in the cache.
     def plane(number: Array) -> Array:
-        window = _planes_around(padded, number, x.shape[1], taps)
+        window = _planes_around(padded, number, depth, taps)
         parts = [_plane(window[t : t + 1], kernel[t]) for t in range(taps)]
         return sum(parts[1:], parts[0])
 
-    return lax.map(plane, jnp.arange(x.shape[0] * x.shape[1])).reshape(*x.shape[:-1], -1)
+    return lax.map(plane, jnp.arange(batch * depth)).reshape(batch, depth, *x.shape[2:-1], -1)
 
 
 def _planes_around(padded: Array, number: Array, depth: int, taps: int) -> Array:
@@ -149,13 +165,14 @@ def _shift(x: Array, axis: int, by: int) -> Array:
     return _pad(inside, axis, max(-by, 0), max(by, 0))
 
 
-def _kernel_gradient(x: Array, slope: Array, sides: Sequence[int]) -> Array:
+def _kernel_gradient(x: Array, slope: Array, sides: Sequence[int], bordered: bool) -> Array:
     """Sum over the positions of the input at each tap times the output's slope."""
+    taps, inputs, outputs = sides[0], x.shape[-1], slope.shape[-1]
+    if bordered and (len(sides) == 2 or inputs > outputs):
+        return _kernel_gradient(x, _border(slope, taps), sides, False)
     if len(sides) == 2:
         return _plane_kernel_gradient(x, slope, sides)
-    taps = sides[0]
-    padded = _pad(x, 1, taps // 2, taps // 2)
-    depth, inputs, outputs = x.shape[1], x.shape[-1], slope.shape[-1]
+    padded, depth = x if bordered else _border(x, taps), slope.shape[1]
     if min(inputs, outputs) == 1 or x.size + slope.size < _CACHED:
         folded = _fold(slope)
         return jnp.stack(
@@ -166,7 +183,7 @@ def _kernel_gradient(x: Array, slope: Array, sides: Sequence[int]) -> Array:
         )
     if inputs > outputs:
         # The narrower of the two is the one that is copied for the most taps.
-        found = _kernel_gradient(slope, x, sides)
+        found = _kernel_gradient(slope, x, sides, False)
         return jnp.flip(found, (0, 1, 2)).swapaxes(-1, -2)
 
     # Plane by plane, the taps along the first axis as channels.
@@ -177,24 +194,27 @@ def _kernel_gradient(x: Array, slope: Array, sides: Sequence[int]) -> Array:
         return total + _product_of_shifts(planes, own, sides[1:]), None
 
     zeros = jnp.zeros((sides[2] * taps * inputs, sides[1] * outputs), x.dtype)
-    total, _ = lax.scan(add, zeros, jnp.arange(x.shape[0] * depth))
+    total, _ = lax.scan(add, zeros, jnp.arange(len(x) * depth))
     return total.reshape(sides[2], taps, inputs, sides[1], outputs).transpose(1, 3, 0, 2, 4)
 
 
-@jax.custom_vjp
-def _shifted(x: Array, kernel: Array) -> Array:
-    return _forward(x, kernel)
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _shifted(x: Array, kernel: Array, bordered: bool) -> Array:
+    return _forward(x, kernel, bordered)
 
 
-def _shifted_forward(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
-    return _forward(x, kernel), (x, kernel)
+def _shifted_forward(x: Array, kernel: Array, bordered: bool) -> tuple[Array, tuple[Array, Array]]:
+    return _forward(x, kernel, bordered), (x, kernel)
 
 
-def _shifted_backward(kept: tuple[Array, Array], slope: Array) -> tuple[Array, Array]:
+def _shifted_backward(
+    bordered: bool, kept: tuple[Array, Array], slope: Array
+) -> tuple[Array, Array]:
     x, kernel = kept
-    axes = tuple(range(kernel.ndim - 2))
-    turned = jnp.flip(kernel, axes).swapaxes(-1, -2)
-    return _forward(slope, turned), _kernel_gradient(x, slope, kernel.shape[:-2])
+    *sides, _, _ = kernel.shape
+    turned = jnp.flip(kernel, tuple(range(len(sides)))).swapaxes(-1, -2)
+    back = _forward(_border(slope, sides[0]) if bordered else slope, turned, False)
+    return back, _kernel_gradient(x, slope, sides, bordered)
 
 
 _shifted.defvjp(_shifted_forward, _shifted_backward)
@@ -208,18 +228,24 @@ class Convolution(nn.Module):
         sides: of the kernel, odd.
         implementation: of ``convolve``.
         dtype: of the computation; the parameters are float32.
+        slabs: name of the mapped axis whose devices have a slab of each image; '' = none.
     """
 
     width: int
     sides: Sequence[int]
     implementation: str = "auto"
     dtype: Any = jnp.float32
+    slabs: str = ""
 
     @nn.compact
     def __call__(self, x: Float[Array, "b *s i"]) -> Float[Array, "b *s o"]:
         shape = (*self.sides, x.shape[-1], self.width)
         kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
-        return convolve(x.astype(self.dtype), kernel.astype(self.dtype), self.implementation)
+        x, kernel, reach = x.astype(self.dtype), kernel.astype(self.dtype), self.sides[0] // 2
+        if not self.slabs or not reach:
+            return convolve(x, kernel, self.implementation)
+        wider = with_neighbours(x, reach, self.slabs)
+        return convolve(wider, kernel, self.implementation, bordered=True)
 
 
 def max_pool(x: Float[Array, "b *s c"], strides: Sequence[int]) -> Float[Array, "b *t c"]:

@@ -22,13 +22,20 @@ def _spatial(x: Array) -> tuple[int, ...]:
     return tuple(range(1, x.ndim - 1))
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+def _mean(values: Array, axis_name: str) -> Array:
+    """Over the spatial axes, and over the slabs that the devices have of one image."""
+    own = values.mean(_spatial(values), keepdims=True)
+    return lax.pmean(own, axis_name) if axis_name else own
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5))
 def normalise(
     x: Float[Array, "b *s c"],
     scale: Float[Array, " c"],
     bias: Float[Array, " c"],
     slope: float,
     epsilon: float,
+    axis_name: str = "",
 ) -> Float[Array, "b *s c"]:
     """Instance norm over the spatial axes, then leaky ReLU, in float32 whatever x is.
 
@@ -41,23 +48,25 @@ def normalise(
         scale, bias: learned.
         slope: of the leaky ReLU below 0; 1 leaves it out.
         epsilon: added to the variance.
+        axis_name: of the devices that have a slab of each image; '' = the images are whole. The
+            gradients of scale and bias are those of this slab.
     """
-    return _forward(x, scale, bias, slope, epsilon)[0]
+    return _forward(x, scale, bias, slope, epsilon, axis_name)[0]
 
 
 def _forward(
-    x: Array, scale: Array, bias: Array, slope: float, epsilon: float
+    x: Array, scale: Array, bias: Array, slope: float, epsilon: float, axis_name: str
 ) -> tuple[Array, _Kept]:
     wide = x.astype(jnp.float32)
-    mean = wide.mean(_spatial(x), keepdims=True)
-    variance = jnp.square(wide - mean).mean(_spatial(x), keepdims=True)
+    mean = _mean(wide, axis_name)
+    variance = _mean(jnp.square(wide - mean), axis_name)
     inverse = lax.rsqrt(variance + epsilon)
     z = (wide - mean) * (inverse * _along(scale, x)) + _along(bias, x)
     return jnp.where(z >= 0, z, slope * z).astype(x.dtype), (x, mean, inverse, scale, bias)
 
 
 def _backward(
-    slope: float, _epsilon: float, kept: _Kept, given: Array
+    slope: float, _epsilon: float, axis_name: str, kept: _Kept, given: Array
 ) -> tuple[Array, Array, Array]:
     x, mean, inverse, scale, bias = kept
     unit = (x.astype(jnp.float32) - mean) * inverse
@@ -68,7 +77,10 @@ def _backward(
     size = x[0, ..., 0].size
     plain = given.sum(axes, keepdims=True)
     along = (given * unit).sum(axes, keepdims=True)
-    back = (given - plain / size - unit * (along / size)) * (inverse * _along(scale, x))
+    level, tilt = plain / size, along / size
+    if axis_name:
+        level, tilt = lax.pmean((level, tilt), axis_name)
+    back = (given - level - unit * tilt) * (inverse * _along(scale, x))
     return back.astype(x.dtype), along.sum(0).reshape(-1), plain.sum(0).reshape(-1)
 
 
@@ -80,14 +92,16 @@ class InstanceNorm(nn.Module):
 
     Attributes:
         slope: below 0, of the leaky ReLU that follows; 1 leaves it out.
+        slabs: name of the mapped axis whose devices have a slab of each image; '' = none.
     """
 
     epsilon: float = 1e-5
     slope: float = 1.0
+    slabs: str = ""
 
     @nn.compact
     def __call__(self, x: Float[Array, "b *s c"]) -> Float[Array, "b *s c"]:
         channels: Any = (x.shape[-1],)
         scale = self.param("scale", nn.initializers.ones, channels)
         bias = self.param("bias", nn.initializers.zeros, channels)
-        return normalise(x, scale, bias, self.slope, self.epsilon)
+        return normalise(x, scale, bias, self.slope, self.epsilon, self.slabs)

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 from jaxfer.models.convolution import Convolution, Upsample, max_pool
 from jaxfer.models.levels import Levels
 from jaxfer.models.normalisation import InstanceNorm
+from jaxfer.models.slabs import own_slab, whole
 
 Features = dict[str, Float[Array, "..."]]
 
@@ -26,13 +27,14 @@ class ConvolutionBlock(nn.Module):
     sides: Sequence[int]
     conv_impl: str = "auto"
     dtype: Any = jnp.float32
+    slabs: str = ""
 
     @nn.compact
     def __call__(self, x: Float[Array, "b *s c"]) -> Float[Array, "b *s k"]:
+        how = (self.width, self.sides, self.conv_impl, self.dtype, self.slabs)
         for number in range(2):
-            name = f"Conv_{number}"
-            x = Convolution(self.width, self.sides, self.conv_impl, self.dtype, name=name)(x)
-            x = InstanceNorm(slope=0.01)(x)
+            x = Convolution(*how, name=f"Conv_{number}")(x)
+            x = InstanceNorm(slope=0.01, slabs=self.slabs)(x)
         return x
 
 
@@ -51,6 +53,9 @@ class UNet(nn.Module):
         remat: recompute each block in the backward pass instead of keeping what lies inside.
         deep_supervision: also give logits from the coarser decoder levels, by the names
             ``logits_1``, ``logits_2`` … among the features.
+        slabs: name of a mapped axis whose devices share every image, each computing a slab of it
+            (``jaxfer.models.slabs``): all are given the whole images, and get the whole outputs.
+            '' = each device by itself.
     """
 
     num_classes: int
@@ -61,6 +66,7 @@ class UNet(nn.Module):
     precision: str = "auto"
     remat: bool = False
     deep_supervision: bool = False
+    slabs: str = ""
 
     def _dtype(self) -> Any:
         if self.precision not in PRECISIONS:
@@ -76,9 +82,13 @@ class UNet(nn.Module):
         strides = self.strides or ((2,) * axes,) * last
         kernels = self.kernels or ((3,) * axes,) * (last + 1)
         block: Any = nn.remat(ConvolutionBlock) if self.remat else ConvolutionBlock
-        made = [(w, k, self.conv_impl, dtype) for w, k in zip(self.widths, kernels, strict=True)]
+        made = [
+            (width, sides, self.conv_impl, dtype, self.slabs)
+            for width, sides in zip(self.widths, kernels, strict=True)
+        ]
         features: Features = {}
         x = image.astype(dtype)
+        x = own_slab(x, self.slabs) if self.slabs else x
         for level in range(last + 1):
             x = block(*made[level], name=f"encoder_{level}")(x)
             features[f"encoder_{level}"] = x
@@ -92,4 +102,8 @@ class UNet(nn.Module):
             if self.deep_supervision and level > 0:
                 head = nn.Dense(self.num_classes, name=f"head_{level}")
                 features[f"logits_{level}"] = head(x.astype(jnp.float32))
-        return nn.Dense(self.num_classes, name="head")(x.astype(jnp.float32)), features
+        logits = nn.Dense(self.num_classes, name="head")(x.astype(jnp.float32))
+        if self.slabs:
+            features = {name: whole(own, self.slabs) for name, own in features.items()}
+            return whole(logits, self.slabs), features
+        return logits, features

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import jax
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -20,6 +21,7 @@ from jaxfer.data.planes import AXES, in_plane
 from jaxfer.data.sampler import TaskCase, training_batches
 from jaxfer.metrics import dice
 from jaxfer.models.levels import kernel_sides, network_strides
+from jaxfer.models.slabs import divides_into
 from jaxfer.models.unet import UNet
 from jaxfer.models.zoo import Source
 from jaxfer.stages.run import Run, versions
@@ -51,6 +53,14 @@ def network(config: ConfigDict, num_classes: int) -> UNet:
         remat=settings.remat,
         deep_supervision=settings.deep_supervision,
     )
+
+
+def slabs_fit(config: ConfigDict, devices: int) -> bool:
+    """Whether so many devices can share each patch of the network's, a slab of it each."""
+    settings = config.model
+    named, axes, levels = settings.strides, len(settings.patch), len(settings.widths)
+    strides = network_strides(named, axes, levels, tuple(config.data.spacing))
+    return divides_into(settings.patch[0], devices, strides)
 
 
 def transferred(
@@ -175,7 +185,8 @@ def train(
         follows: the schedule, where it is not quite that of the settings.
         fade: of the cases' risk maps.
     """
-    config = run.config
+    config, devices = run.config, jax.local_device_count()
+    odd = bool(settings.batch_size % (devices * settings.accumulate))
     batches = partial(
         training_batches,
         cases,
@@ -197,6 +208,7 @@ def train(
         seed=seed,
         validation=validation,
         accumulate=settings.accumulate,
+        slabs=odd and jax.process_count() == 1 and slabs_fit(config, devices),
         fade=fade,
         upkeep=Upkeep(
             log=folder / "metrics.jsonl",

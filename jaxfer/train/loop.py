@@ -213,6 +213,7 @@ def fit(
     upkeep: Upkeep,
     validation: Validation | None = None,
     accumulate: int = 1,
+    slabs: bool = False,
     fade: Fade | None = None,
 ) -> Params:
     """Trains for ``schedule.steps`` steps on all devices, from the last checkpoint if there is one.
@@ -229,6 +230,7 @@ def fit(
         validation: chooses the parameters to return; None: those of the last step. With an
             average (``schedule.ema``), both are of the average.
         accumulate: parts that a device's share of a batch is taken in; of ``train_step``.
+        slabs: the devices share every image, a slab each, in place of the images of a batch.
         fade: of the risk map; None: it stays.
 
     Raises:
@@ -243,6 +245,7 @@ def fit(
         augmentation=augmentation,
         devices=devices,
         accumulate=accumulate,
+        slabs=slabs,
     )
     params = jax.tree.map(jnp.asarray, params)
     opt_state = schedule.optimizer().init(params)
@@ -267,7 +270,7 @@ def fit(
         writer = stack.enter_context(Writer(kept)) if kept else None
         for number, batch in enumerate(batches(done), start=done + 1):
             full = _weighed(batch, weights, fade, number - 1, loss)
-            state, metrics = step(state, shard(full, devices, accumulate))
+            state, metrics = step(state, shard(full, devices, accumulate, slabs=slabs))
             last = number == schedule.steps
             look_due = validation is not None and (last or number % validation.every == 0)
             record_due = last or look_due or number % upkeep.log_every == 0

@@ -210,15 +210,21 @@ def train_step(
     return TrainState(state.step + 1, params, opt_state, state.key, average), metrics
 
 
-def shard(batch: dict[str, Any], devices: int, accumulate: int = 1) -> dict[str, Any]:
+def shard(
+    batch: dict[str, Any], devices: int, accumulate: int = 1, *, slabs: bool = False
+) -> dict[str, Any]:
     """Splits the leading axis over the devices.
 
     Args:
         accumulate: parts that each device's share will be taken in.
+        slabs: every device gets the whole batch, of ``pmap_step`` with slabs.
 
     Raises:
         UserError: the batch does not divide by the number of devices, times that of the parts.
     """
+    if slabs:
+        whole = shard(batch, 1, accumulate)
+        return {k: np.broadcast_to(v, (devices, *v.shape[1:])) for k, v in whole.items()}
     size, cuts = len(batch["index"]), devices * accumulate
     if size % cuts:
         parts = f", {accumulate} parts each (accumulate)" if accumulate > 1 else ""
@@ -252,15 +258,20 @@ def pmap_step(
     augmentation: Augmentation | None,
     devices: int,
     accumulate: int = 1,
+    slabs: bool = False,
 ) -> Callable[[TrainState, DeviceBatch], tuple[TrainState, dict[str, Float[Array, ""]]]]:
-    """The step over all local devices: the state is replicated, the batch is sharded.
+    """The step over all local devices: the state is replicated, the batch comes from ``shard``.
+
+    With ``slabs`` each has the whole batch, and its network computes a slab of every image. The
+    loss is then the same on all devices: each finds the part of its gradient that comes through
+    its slab as often as there are devices, and so are the images counted.
 
     Compiled once for all trainings that share these arguments and the shape of the batches. With
     several processes it runs over the devices of all of them, each feeding its own.
     """
     step = partial(
         train_step,
-        model=model,
+        model=model.clone(slabs="batch") if slabs else model,
         optimizer=schedule.optimizer(),
         loss=loss,
         augmentation=augmentation,

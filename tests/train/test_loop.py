@@ -99,6 +99,17 @@ def test_learns_one_image_by_heart_and_records_the_way(params, image, tmp_path):
     assert all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(found))
 
 
+def test_a_batch_that_does_not_divide_is_shared_by_slabs(params, image, tmp_path):
+    short = {"augmentation": None, "log_every": 5}
+    found = train(params, batches(image, 5, size=3), tmp_path / "a", slabs=True, **short)
+    expected = train(params, batches(image, 5, size=4), tmp_path / "b", **short)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), found, expected
+    )
+    with pytest.raises(UserError, match="does not divide over the devices"):
+        train(params, batches(image, 5, size=3), tmp_path / "c", **short)
+
+
 def test_the_same_seed_gives_the_same_bits(params, image, tmp_path):
     def short(start, log, **changes):
         return train(start, batches(image, 6), tmp_path / log, log_every=2, **changes)

@@ -73,6 +73,7 @@ def run(
     seed=3,
     model=MODEL,
     accumulate=1,
+    slabs=False,
 ):
     """The parameters and the metrics after each step."""
     step = pmap_step(
@@ -82,13 +83,14 @@ def run(
         augmentation=augmentation,
         devices=devices,
         accumulate=accumulate,
+        slabs=slabs,
     )
     opt_state = SCHEDULE.optimizer().init(params)
     state = TrainState(jnp.zeros((), jnp.int32), params, opt_state, jax.random.key(seed))
     state = replicate(state, devices)
     found = []
     for number in range(1, steps + 1):
-        state, metrics = step(state, shard(batch, devices, accumulate))
+        state, metrics = step(state, shard(batch, devices, accumulate, slabs=slabs))
         assert int(state.step) == number
         found.append(jax.tree.map(np.array, (state.params, {k: v[0] for k, v in metrics.items()})))
         for values in metrics.values():
@@ -133,6 +135,22 @@ def test_the_number_of_devices_changes_nothing_in_the_other_losses(params, batch
     expected = run(params, faded, devices=1, steps=2, loss=loss)
     agree(run(params, faded, devices=4, steps=2, loss=loss), expected)
     assert apart(expected[0][0], run(params, batch, devices=1, steps=1, loss=loss)[0][0]) > 1e-5
+
+
+@pytest.mark.parametrize(("devices", "parts"), [(2, 1), (3, 2)])
+def test_devices_that_share_every_image_change_nothing(params, batch, devices, parts):
+    some = {name: values[:6] for name, values in batch.items()}
+    odd = some | {"weight": np.float32([1, 1, 1, 0, 0, 0])}
+    expected = run(params, odd, devices=1, steps=3, augmentation=AUGMENTATION)
+    found = run(
+        *(params, odd),
+        devices=devices,
+        steps=3,
+        augmentation=AUGMENTATION,
+        accumulate=parts,
+        slabs=True,
+    )
+    agree(found, expected)
 
 
 @pytest.mark.parametrize(("devices", "parts"), [(1, 4), (2, 2), (1, 8)])
