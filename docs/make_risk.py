@@ -18,7 +18,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +49,7 @@ CONTROLS = {
     "plain_where_all": "plain_where_all_shuffled",
     "plain_where_lda": "plain_where_lda_shuffled",
     "plain_where_nats": "plain_where_nats_shuffled",
+    "plain_where_trusted": "plain_where_trusted_shuffled",
     "plain_where_logme": "plain_where_logme_shuffled",
     "risk_sampled": "risk_sampled_shuffled",
     "risk_sampled_lda": "risk_sampled_lda_shuffled",
@@ -108,6 +109,30 @@ def transfers(found: Methods, method: str, *, draws: int) -> dict[tuple[str, str
             if not math.isnan(alone.value):
                 gains[target, source] = alone
     return gains
+
+
+def winners(found: Methods, *, draws: int) -> list[str]:
+    """The uses of a map that lie above the strong base and above themselves shuffled."""
+    tried = [m for m, control in CONTROLS.items() if {m, control, BASE} <= {*found.methods}]
+    return [
+        method
+        for method in tried
+        if all(
+            _gain(found, method, other, found.shots, draws).verdict == "holds"
+            for other in (BASE, CONTROLS[method])
+        )
+    ]
+
+
+def _follows(studies: Iterable[Methods], *, draws: int) -> str:
+    """Which method to take."""
+    won = dict.fromkeys(m for found in studies for m in winners(found, draws=draws))
+    if won:
+        return f"**What follows**: take {' or '.join(f'`{m}`' for m in won)}.\n"
+    return (
+        f"**What follows**: take `{BASE}`. A use of the map is preferred to it if it lies above it "
+        "and above\nitself shuffled within class, each with its whole interval; none does.\n"
+    )
 
 
 _HEAD = """\
@@ -265,6 +290,8 @@ def page(studies: Mapping[str, Studies], *, draws: int = 2000) -> tuple[str, Fig
     """
     found = methods_of(studies["results"].lines)
     told = claims(found, draws=draws)
+    beside = {name: methods_of(studies[name].lines) for name in OTHERS if name in studies}
+    tried = [found, *beside.values()]
     names = [(f"{name}.csv", f"risk_{name}.csv") for name in studies if name != "settings"]
     text = _HEAD.format(
         provenance=_told(studies["results"]),
@@ -285,6 +312,7 @@ def page(studies: Mapping[str, Studies], *, draws: int = 2000) -> tuple[str, Fig
 
 (d) compares the sources and subsets that both numbers of shots have.
 
+{_follows(tried, draws=draws)}
 ## By shots
 
 {_by_shots(found, draws=draws)}
@@ -297,8 +325,7 @@ def page(studies: Mapping[str, Studies], *, draws: int = 2000) -> tuple[str, Fig
 deviation over their mean; where it is near 0, the map says which class, and hardly where.
 
 {_methods_table(found, draws=draws)}"""
-    for name in (name for name in OTHERS if name in studies):
-        own = methods_of(studies[name].lines)
+    for name, own in beside.items():
         pairs = sum(map(len, own.sources.values()))
         subsets = max(t.shape[1] for t in own.dice.values())
         text += f"""

@@ -84,6 +84,17 @@ def test_what_holds_by_construction_holds(maker: ModuleType, tmp_path: Path) -> 
     assert all(gain.low > 0 for gain in gains.values())
 
 
+def test_what_follows(maker: ModuleType, tmp_path: Path) -> None:
+    above = EFFECTS | {"weighted": 0.03}
+    found = methods_in(maker, world(tmp_path / "w", above))
+    # weighted lies above the base, and below itself shuffled.
+    assert maker.winners(found, draws=200) == ["plain_where"]
+    maker.main(tmp_path / "page", draws=100, results=[tmp_path / "w"])
+    assert "take `plain_where`." in (tmp_path / "page" / "risk.md").read_text()
+    maker.main(tmp_path / "page", draws=100, results=[world(tmp_path / "nothing", {})])
+    assert "take `plain`." in (tmp_path / "page" / "risk.md").read_text()
+
+
 @pytest.mark.parametrize("seed", [0, 1])
 def test_of_nothing_nothing_is_told(maker: ModuleType, tmp_path: Path, seed: int) -> None:
     found = methods_in(maker, world(tmp_path / "w", {}, seed=seed))

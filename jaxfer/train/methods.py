@@ -84,6 +84,9 @@ def _weighted(words: str, **use: Any) -> Method:
 # draw nearly all of the patches.
 _IN_NATS = (("normalise", "none"), ("amplify", "identity"))
 
+# exp(−risk) is the probability that the source gives the label.
+_TRUST = (("normalise", "none"), ("amplify", "exp"), ("gain", -1.0))
+
 _LDA = (("mode", "instance"), ("metric", "lda"))
 # Of rare classes, its models know the noise so well that every pixel's risk would be the largest.
 _LOGME = (("mode", "instance"), ("metric", "logme"), ("balanced", True))
@@ -156,6 +159,14 @@ METHODS: dict[str, Method] = {
     "plain_where_nats_shuffled": Method(
         "control of plain_where_nats: shuffled within class",
         risk=MapUse(settings=_IN_NATS, controls=("where", "shuffled")),
+    ),
+    "plain_where_trusted": Method(
+        "plain, times what the source expects of the label over its class's mean: easy pixels",
+        risk=MapUse(settings=_TRUST, controls=("where",)),
+    ),
+    "plain_where_trusted_shuffled": Method(
+        "control of plain_where_trusted: shuffled within class",
+        risk=MapUse(settings=_TRUST, controls=("where", "shuffled")),
     ),
     "plain_where_lda": Method(
         "plain_where by the risk of LDA on the features",
