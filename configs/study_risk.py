@@ -6,9 +6,10 @@ Needs Task04_Hippocampus, open_ms and head_label_maps in data/ (docs/datasets.md
 
 Twelve pairs: every target has a source of its modality or its RoI, or both, and far ones. Ten shots
 are all that the semi-synthetic sites have beside the test subjects. Every method has the same
-subjects, seeds, steps, learning rate and perturbation: the defaults, which did best for most
-methods and targets on subjects of no study (the part "The settings" of docs/results/risk.md). Other
-uses of the map are tried by naming them, in a workdir of their own or the same one:
+subjects, seeds, steps, learning rate and perturbation: the defaults, which did best on average over
+methods and targets on subjects that this study does not test on (the part "The settings" of
+docs/results/risk.md). Other uses of the map are tried by naming them, in a workdir of their own or
+the same one:
 
     --config.study.methods="('plain','plain_where')" --config.study.shots="(3,)"
 """
