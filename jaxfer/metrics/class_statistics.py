@@ -22,7 +22,7 @@ from jaxfer.metrics.moments import (
 )
 from jaxfer.metrics.precision import AnyArray, compiled_in_float64
 from jaxfer.metrics.statistics import FeatureStatistics
-from jaxfer.metrics.sums import is_finite, usable, weighted_sum
+from jaxfer.metrics.sums import is_finite, members, weighted_sum
 from jaxfer.metrics.validation import check_labels, check_num_classes, check_samples
 
 
@@ -97,16 +97,15 @@ def _update(
 ) -> ClassFeatureStatistics:
     num_classes, num_features = stats.means.shape
     features = jnp.reshape(features, (-1, num_features))
-    classes, used, n_invalid = usable(labels, mask, is_finite(features), num_classes)
+    classes, used, n_invalid = members(labels, mask, is_finite(features), num_classes)
     num_rows = used.size
     if num_rows == 0:
         return stats
     # Rows by class: a block is then of one class, and C classes cost no more products than one.
-    members = classes.astype(jnp.int32)
-    ranks = jnp.cumsum(members, 0)
-    counts = ranks[-1]
+    ranks = jnp.cumsum(classes.astype(jnp.int32), 1)
+    counts = ranks[:, -1]
     starts = jnp.cumsum(counts) - counts
-    place = ((starts[None, :] + ranks - 1) * members).sum(1)
+    place = jnp.where(classes, starts[:, None] + ranks - 1, 0).sum(0)
     order = jnp.zeros((num_rows,), jnp.int32)
     order = order.at[jnp.where(used, place, num_rows)].set(
         jnp.arange(num_rows, dtype=jnp.int32), mode="drop", unique_indices=True

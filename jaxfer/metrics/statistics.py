@@ -40,7 +40,9 @@ from jaxfer.metrics.sums import (
     added_weighted,
     is_distribution,
     is_finite,
+    members,
     product,
+    product_over_rows,
     usable,
     weighted_sum,
 )
@@ -195,13 +197,18 @@ def _update_labels(
         labels: Real[Array, " v"],
         asked: Bool[Array, " v"],
     ) -> LabelStatistics:
-        probs = jnp.exp(log_probs.astype(jnp.float64))
-        classes, used, n_invalid = usable(labels, asked & new, is_distribution(probs), num_classes)
-        best = jax.lax.argmax(log_probs, 1, jnp.int32)
-        hard = jax.nn.one_hot(best, num_source_classes, dtype=jnp.float64)
+        # Source class by source class: voxels side by side are added up faster.
+        own = log_probs.T
+        probs = jnp.exp(own.astype(jnp.float64))
+        classes, used, n_invalid = members(
+            labels, asked & new, is_distribution(probs, 0), num_classes
+        )
+        best = jax.lax.argmax(own, 0, jnp.int32)
+        hard = best[None, :] == jnp.arange(num_source_classes)[:, None]
+        target = classes.astype(jnp.float64)
         return LabelStatistics(
-            joint=so_far.joint + product(classes.T, jnp.where(used[:, None], probs, 0)),
-            hard_joint=so_far.hard_joint + product(classes.T, hard),
+            joint=so_far.joint + product_over_rows(target, jnp.where(used[None, :], probs, 0)),
+            hard_joint=so_far.hard_joint + product_over_rows(target, hard.astype(jnp.float64)),
             n_invalid=so_far.n_invalid + n_invalid,
         )
 

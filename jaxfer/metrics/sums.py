@@ -34,6 +34,12 @@ def added_weighted(stacked: Stats, weights: Real[AnyArray, " k"]) -> Stats:
     return jax.tree.map(weighted_sum(weights), stacked)
 
 
+def product_over_rows(a: Float[Array, "i v"], b: Float[Array, "j v"]) -> Float[Array, "i j"]:
+    """The sums Σ_v a_iv b_jv, in full precision."""
+    over = (((1,), (1,)), ((), ()))
+    return jax.lax.dot_general(a, b, over, precision="highest")
+
+
 def weighted_sum(weights: Real[AnyArray, " k"]) -> Callable[[Array], Array]:
     """The sum over the first axis with these weights."""
     scale = jnp.asarray(weights).astype(jnp.float64)
@@ -45,9 +51,9 @@ def product(a: Float[Array, "i j"], b: Float[Array, "j k"]) -> Float[Array, "i k
     return jnp.matmul(a, b, precision="highest")
 
 
-def is_distribution(probs: Float[Array, "v s"]) -> Bool[Array, " v"]:
-    """Which rows are finite and sum to 1."""
-    return jnp.abs(probs.sum(-1) - 1) <= ROW_SUM_TOLERANCE
+def is_distribution(probs: Float[Array, "m n"], axis: int = -1) -> Bool[Array, " _"]:
+    """Which rows are finite and sum to 1; with axis 0, which columns."""
+    return jnp.abs(probs.sum(axis) - 1) <= ROW_SUM_TOLERANCE
 
 
 def is_finite(features: Real[Array, "v d"]) -> Bool[Array, " v"]:
@@ -67,9 +73,20 @@ def usable(
         The one-hot classes, 0 for voxels that do not count; which do; and how many unmasked ones
         do not, because they are not readable or their label is no class.
     """
-    labels = jnp.reshape(labels, (-1, 1))
-    classes = labels == jnp.arange(num_classes)[None, :]
+    classes, used, n_invalid = members(labels, mask, readable, num_classes)
+    return classes.T.astype(jnp.float64), used, n_invalid
+
+
+def members(
+    labels: Real[AnyArray, "*n"],
+    mask: Bool[AnyArray, "*n"] | None,
+    readable: Bool[Array, " v"],
+    num_classes: int,
+) -> tuple[Bool[Array, "c v"], Bool[Array, " v"], Float[Array, ""]]:
+    """As ``usable``, class by class: voxels side by side are what a processor adds up fastest."""
+    labels = jnp.reshape(labels, (1, -1))
+    classes = labels == jnp.arange(num_classes)[:, None]
     asked = jnp.full(readable.shape, True) if mask is None else jnp.reshape(mask, -1)
-    used = asked & readable & classes.any(-1)
+    used = asked & readable & classes.any(0)
     n_invalid = (asked & ~used).sum().astype(jnp.float64)
-    return (classes & used[:, None]).astype(jnp.float64), used, n_invalid
+    return classes & used[None, :], used, n_invalid

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import tempfile
+from unittest.mock import Mock
 
 import jax
 import jax.numpy as jnp
@@ -269,6 +271,7 @@ def test_a_full_disk_is_one_message(make_case, monkeypatch):
     def full(**_):
         return open("/dev/full", "wb", buffering=0)
 
+    monkeypatch.setattr("jaxfer.selection.kept.IN_MEMORY", 0)
     monkeypatch.setattr("jaxfer.selection.kept.tempfile.NamedTemporaryFile", full)
     with pytest.raises(UserError, match="cannot be kept here") as told:
         score([draw(make_case, (5, 4, 2), 17)])
@@ -279,9 +282,23 @@ def test_a_full_disk_is_one_message(make_case, monkeypatch):
     assert np.isfinite(float(found.scores["nce"]))
 
 
-def test_a_folder_that_cannot_be_written_to_is_one_message(make_case, tmp_path):
+def test_a_folder_that_cannot_be_written_to_is_one_message(make_case, monkeypatch, tmp_path):
+    monkeypatch.setattr("jaxfer.selection.kept.IN_MEMORY", 0)
     with pytest.raises(UserError, match="cannot be kept here"):
         score([draw(make_case, (5, 4, 2), 18)], scratch=tmp_path / "nowhere")
+
+
+def test_leep_is_the_same_wherever_the_predictions_are_kept(make_case, monkeypatch, tmp_path):
+    cases = [draw(make_case, (5, 4, 2), 21), draw(make_case, (6, 5, 3), 22)]
+    found = []
+    for most in (0, 2000, 2**28):
+        monkeypatch.setattr("jaxfer.selection.kept.IN_MEMORY", most)
+        made = Mock(wraps=tempfile.NamedTemporaryFile)
+        monkeypatch.setattr("jaxfer.selection.kept.tempfile.NamedTemporaryFile", made)
+        found.append((float(score(cases, scratch=tmp_path).scores["leep"]), made.call_count))
+        monkeypatch.undo()
+    assert [files for _, files in found] == [1, 1, 0]
+    assert len({value for value, _ in found}) == 1
 
 
 def test_seconds_are_told(make_case):
