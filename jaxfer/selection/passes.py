@@ -1,7 +1,7 @@
 """The passes of a source's network: over every voxel of the target, and over samples of its own.
 
-One pass serves all layers, statistics and samples. LEEP's second look at the predictions reads them
-from a temporary file; the network runs a second time over all voxels only for LDA, whose classifier
+One pass serves all layers, statistics and samples. LEEP looks a second time at the predictions that
+were kept of it; the network runs a second time over all voxels only for LDA, whose classifier
 is known after the first pass.
 """
 
