@@ -32,10 +32,10 @@ def transfer_params(
 ) -> Transferred:
     """The source's leaves wherever path and shape agree, fresh ones elsewhere.
 
-    Networks that have been trained before end up worse on little data than ones that have not
-    (Ash and Adams, "On Warm-Starting Neural Network Training", NeurIPS 2020, arXiv 1910.08475);
-    their remedy is to shrink what comes along and to add noise to it. Here the noise is a network's
-    random parameters, and both strengths are one share: 0 is the source, 1 a start from scratch.
+    Networks that have been trained before can end up worse than ones that have not (Ash and Adams,
+    "On Warm-Starting Neural Network Training", NeurIPS 2020, arXiv 1910.08475); their remedy is to
+    shrink what comes along and to add noise to it. Here the noise is a network's random
+    parameters, and both strengths are one share: 0 is the source, 1 a start from scratch.
 
     Args:
         source: the source model's parameters.

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from unittest.mock import create_autospec
 
+import jax
 import numpy as np
 import pytest
 from rich.console import Console
@@ -18,7 +19,7 @@ from jaxfer.data.sampler import TaskCase, risk_of, task_case
 from jaxfer.data.store import StoredCase
 from jaxfer.models.unet import UNet
 from jaxfer.models.zoo import Source
-from jaxfer.stages import pretrain, recipe
+from jaxfer.stages import finetune, pretrain, recipe, training
 from jaxfer.stages.interrupt import Interruption
 from jaxfer.stages.prepare import Prepared
 from jaxfer.stages.pretrain import source_mark
@@ -179,6 +180,41 @@ def test_which_leaves_learn(run, cases, moved) -> None:
     remade = replace(moved, loaded=(), remade=tuple(sorted(paths)))
     for name in PLAIN:
         assert leaf_rates(remade, METHODS[name], 3, 0.7) == ()
+
+
+@pytest.mark.parametrize(("name", "share"), [("plain", 0.5), ("weighted", 0.5), ("l2_sp", 0.0)])
+def test_a_training_starts_as_perturbed_as_its_method(
+    run, cases, moved, monkeypatch, tmp_path, name, share
+) -> None:
+    own = recipe_of(run, METHODS[name], cases, None, moved)
+    told = []
+
+    def transferred(*arguments):
+        told.append(arguments[-1])
+        return moved
+
+    monkeypatch.setattr(finetune, "transferred", transferred)
+    monkeypatch.setattr(finetune, "train", lambda _run, _settings, start, *_, **__: start)
+    prepared = create_autospec(Prepared)
+    rest = (source("a"), 0, tmp_path, "", lambda *_: None)
+    assert finetune._train_one(run, prepared, own, *rest) is moved.params
+    assert told == [share]
+
+
+@pytest.mark.parametrize(("size", "side", "slabs"), [(4, 32, False), (3, 32, True), (3, 8, False)])
+def test_a_batch_that_the_devices_cannot_share_is_cut_into_slabs(
+    run, cases, monkeypatch, tmp_path, size, side, slabs
+) -> None:
+    assert jax.local_device_count() == 4
+    run.config.model.patch, run.config.finetune.batch_size = (side, 8), size
+    told = {}
+    monkeypatch.setattr(training, "fit", lambda *_, **given: told.update(given))
+    minimised = training.objective(Loss(), cases, (1.0, 1.0, 1.0), 2)
+    how = {"model": network(run.config, 3), "seed": 0, "folder": tmp_path, "mark": ""}
+    training.train(
+        *(run, run.config.finetune, {}, cases, minimised), on_step=lambda *_: None, **how
+    )
+    assert told["slabs"] is slabs
 
 
 def test_the_distance_from_the_output_counts_levels() -> None:
