@@ -304,7 +304,6 @@ def statistics(
     log_probs, features = forward(source.model, source.params, jnp.asarray(own.image))
     outputs = {"log_probs": log_probs, "decoder_0": features["decoder_0"]}
     number = sum(1 for case in target for _ in batches(case, tuple(patch), batch))
-    labels = jnp.asarray(own.labels)
 
     def job() -> None:
         stats: Any = (
@@ -312,7 +311,7 @@ def statistics(
             {"decoder_0": ClassFeatureStatistics.zeros(CLASSES, widths[0])},
         )
         for _ in range(number):
-            stats = add_voxels(*stats, outputs, labels)
+            stats = add_voxels(*stats, outputs, own.labels)
         jax.block_until_ready(stats)
 
     return job

@@ -13,6 +13,7 @@ from jaxfer.metrics.balance import class_balanced
 from jaxfer.metrics.card import Metric
 from jaxfer.metrics.carried import Carrier, carried_log_probs, carrier
 from jaxfer.metrics.cc_fv import CcFv, cc_fv
+from jaxfer.metrics.class_order import ClassOrder, class_order
 from jaxfer.metrics.class_statistics import ClassFeatureStatistics
 from jaxfer.metrics.clouds import TransportScore
 from jaxfer.metrics.crank import (
@@ -74,6 +75,7 @@ __all__ = [
     "Carrier",
     "CcFv",
     "ClassFeatureStatistics",
+    "ClassOrder",
     "Consistency",
     "EtranTerms",
     "FeatureStatistics",
@@ -97,6 +99,7 @@ __all__ = [
     "carrier",
     "cc_fv",
     "class_balanced",
+    "class_order",
     "component_distances",
     "conditional_log_probs",
     "dice",

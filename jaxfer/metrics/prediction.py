@@ -24,7 +24,9 @@ from jaxfer.metrics.sums import (
     added_weighted,
     is_distribution,
     members,
+    once,
     product,
+    product_over_rows,
 )
 from jaxfer.metrics.validation import (
     check_labels,
@@ -192,15 +194,17 @@ def _update(
         asked: Bool[Array, " v"],
     ) -> PredictionStatistics:
         # Class by class: voxels side by side are added up faster.
-        probs = jnp.exp(log_probs.T.astype(jnp.float64))
+        probs = once(jnp.exp(log_probs.T.astype(jnp.float64)))
         classes, used, n_invalid = members(
             labels, asked & new, is_distribution(probs, 0), num_classes
         )
-        expected = jnp.where(classes, product(conditional, probs), 0).sum(0)
-        value = jnp.where(used, _log_of(expected), 0)
+        expected = once(jnp.where(classes, product(conditional, probs), 0).sum(0))
+        value = once(jnp.where(used, _log_of(expected), 0))
+        both = jnp.stack([value, jnp.ones_like(value)])
+        sums = product_over_rows(classes.astype(jnp.float64), both)
         return PredictionStatistics(
-            log_sums=so_far.log_sums + jnp.where(classes, value[None, :], 0).sum(1),
-            counts=so_far.counts + classes.sum(1).astype(jnp.float64),
+            log_sums=so_far.log_sums + sums[:, 0],
+            counts=so_far.counts + sums[:, 1],
             n_unseen=so_far.n_unseen + (value <= LOG_EEP_FLOOR).sum(),
             n_invalid=so_far.n_invalid + n_invalid,
         )

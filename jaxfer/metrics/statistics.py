@@ -41,6 +41,7 @@ from jaxfer.metrics.sums import (
     is_distribution,
     is_finite,
     members,
+    once,
     product,
     product_over_rows,
     usable,
@@ -199,16 +200,18 @@ def _update_labels(
     ) -> LabelStatistics:
         # Source class by source class: voxels side by side are added up faster.
         own = log_probs.T
-        probs = jnp.exp(own.astype(jnp.float64))
+        probs = once(jnp.exp(own.astype(jnp.float64)))
         classes, used, n_invalid = members(
             labels, asked & new, is_distribution(probs, 0), num_classes
         )
         best = jax.lax.argmax(own, 0, jnp.int32)
         hard = best[None, :] == jnp.arange(num_source_classes)[:, None]
         target = classes.astype(jnp.float64)
+        both = jnp.concatenate([jnp.where(used[None, :], probs, 0), hard.astype(jnp.float64)])
+        tables = product_over_rows(target, both)
         return LabelStatistics(
-            joint=so_far.joint + product_over_rows(target, jnp.where(used[None, :], probs, 0)),
-            hard_joint=so_far.hard_joint + product_over_rows(target, hard.astype(jnp.float64)),
+            joint=so_far.joint + tables[:, :num_source_classes],
+            hard_joint=so_far.hard_joint + tables[:, num_source_classes:],
             n_invalid=so_far.n_invalid + n_invalid,
         )
 

@@ -46,6 +46,11 @@ def weighted_sum(weights: Real[AnyArray, " k"]) -> Callable[[Array], Array]:
     return lambda x: jnp.tensordot(scale, x, 1, precision="highest")
 
 
+def once(x: Stats) -> Stats:
+    """x itself, computed once: on a CPU, a compiler makes it anew for every use."""
+    return jax.lax.optimization_barrier(x)
+
+
 def product(a: Float[Array, "i j"], b: Float[Array, "j k"]) -> Float[Array, "i k"]:
     """Matrix product in full precision: the default of some accelerators keeps three digits."""
     return jnp.matmul(a, b, precision="highest")

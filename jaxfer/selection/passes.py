@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float32, Key
 
@@ -130,7 +129,7 @@ def over_voxels(
             for batch in batches(case, job.patch, job.batch_size, noise=job.noise(number)):
                 outputs = network_outputs(job.source, batch, layers, seconds)
                 with seconds.of("statistics"):
-                    stats = add_voxels(*stats, outputs, jnp.asarray(batch.labels))
+                    stats = add_voxels(*stats, outputs, batch.labels)
                     jax.block_until_ready(stats)
                     kept.write(number, outputs["log_probs"], batch.labels)
                 with seconds.of("samples"):
@@ -170,8 +169,8 @@ def _second_look(job: Job, kept: Kept, found: Sequence[CaseStatistics]) -> list[
     zero = PredictionStatistics.zeros(num_classes)
     sums: list[Predictions] = [(zero, zero) for _ in found]
     for (number, labels), rows in zip(kept.labels, kept.rows(), strict=True):
-        own = jnp.asarray(np.asarray(rows))
-        sums[number] = add_predictions(sums[number], own, jnp.asarray(labels), tables)
+        # Not `jnp.asarray`, which copies what a compiled function reads where it lies.
+        sums[number] = add_predictions(sums[number], np.asarray(rows), labels, tables)
     return jax.block_until_ready(sums)
 
 
@@ -188,7 +187,7 @@ def _posteriors(
     with seconds.of("statistics"):
         for batch in batches(job.cases[number], job.patch, job.batch_size):
             outputs = network_outputs(job.source, batch, list(fitted), Seconds())
-            sums = add_posteriors(sums, outputs, jnp.asarray(batch.labels), fitted)
+            sums = add_posteriors(sums, outputs, batch.labels, fitted)
             on_tiles(len(batch.tiles))
         return jax.block_until_ready(sums)
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Integer
+import numpy as np
+from jaxtyping import Array, Bool, Float, UInt8
 
 from jaxfer.metrics import (
     ClassFeatureStatistics,
+    ClassOrder,
     FeatureStatistics,
     LabelStatistics,
     LinearClassifier,
@@ -20,9 +22,10 @@ from jaxfer.metrics import (
     PosteriorStatistics,
     PredictionStatistics,
     class_balanced,
+    class_order,
     linear_classifier,
 )
-from jaxfer.metrics.precision import compiled_in_float64
+from jaxfer.metrics.precision import AnyArray, compiled_in_float64
 from jaxfer.selection.network import Outputs
 from jaxfer.tasks import IGNORE
 
@@ -116,25 +119,46 @@ def add_voxels(
     labels_so_far: LabelStatistics,
     features_so_far: Features,
     outputs: Outputs,
-    labels: Integer[Array, " b *n"],
+    labels: UInt8[np.ndarray, " b *n"],
 ) -> tuple[LabelStatistics, Features]:
     """The statistics of the first pass with a batch added."""
-    of_labels = _added(labels_so_far, outputs["log_probs"], labels)
-    return of_labels, {k: _added(own, outputs[k], labels) for k, own in features_so_far.items()}
+    of_labels = _labels_added(labels_so_far, outputs["log_probs"], labels)
+    # The host knows the labels, and orders them faster; the same for all layers of a scale.
+    orders: dict[tuple[int, ...], ClassOrder] = {}
+    of_features = {}
+    for layer, own in features_so_far.items():
+        cells = outputs[layer].shape[:-1]
+        if cells not in orders:
+            orders[cells] = class_order(_at_cells(labels, cells), len(own.counts))
+        of_features[layer] = _features_added(own, outputs[layer], labels, orders[cells])
+    return of_labels, of_features
 
 
 # Compiled one by one: together, what they share is kept in memory, and they take longer.
 @compiled_in_float64()
-def _added(so_far: Any, output: Float[Array, "b *cells d"], labels: Integer[Array, " b *n"]) -> Any:
-    safe, mask = _cells(labels, output)
-    return so_far.update(output, safe, mask=mask)
+def _labels_added(
+    so_far: LabelStatistics, log_probs: Float[Array, "b *n s"], labels: UInt8[AnyArray, " b *n"]
+) -> LabelStatistics:
+    safe, mask = _cells(labels, log_probs)
+    return so_far.update(log_probs, safe, mask=mask)
+
+
+@compiled_in_float64()
+def _features_added(
+    so_far: ClassFeatureStatistics,
+    features: Float[Array, "b *cells d"],
+    labels: UInt8[AnyArray, " b *n"],
+    order: ClassOrder,
+) -> ClassFeatureStatistics:
+    safe, mask = _cells(labels, features)
+    return so_far.update(features, safe, mask=mask, order=order)
 
 
 @compiled_in_float64()
 def add_predictions(
     so_far: Predictions,
-    log_probs: Float[Array, "b *n s"],
-    labels: Integer[Array, " b *n"],
+    log_probs: Float[AnyArray, "b *n s"],
+    labels: UInt8[AnyArray, " b *n"],
     tables: Tables,
 ) -> Predictions:
     """The statistics of LEEP's second pass with a batch added."""
@@ -152,7 +176,7 @@ def add_predictions(
 def add_posteriors(
     so_far: Posteriors,
     outputs: Outputs,
-    labels: Integer[Array, " b *n"],
+    labels: UInt8[AnyArray, " b *n"],
     fitted: Classifiers,
 ) -> Posteriors:
     """The statistics of LDA's second pass with a batch added."""
@@ -168,13 +192,18 @@ def add_posteriors(
 
 
 def _cells(
-    labels: Integer[Array, " b *n"], output: Float[Array, "b *cells d"]
-) -> tuple[Integer[Array, " b *cells"], Bool[Array, " b *cells"]]:
+    labels: UInt8[AnyArray, " b *n"], output: Float[AnyArray, "b *cells d"]
+) -> tuple[UInt8[Array, " b *cells"], Bool[Array, " b *cells"]]:
     """The labels of an output's cells, of a valid class everywhere, and which of them count."""
-    scales = [n // cells for n, cells in zip(labels.shape, output.shape[:-1], strict=True)]
-    own = labels[tuple(slice(scale // 2, None, scale) for scale in scales)]
+    own = _at_cells(labels, output.shape[:-1])
     mask = own != IGNORE
     return jnp.where(mask, own, 0), mask
+
+
+def _at_cells(labels: UInt8[AnyArray, " b *n"], cells: Sequence[int]) -> Any:
+    """The label at the middle of each cell."""
+    scales = [n // own for n, own in zip(labels.shape, cells, strict=True)]
+    return labels[tuple(slice(scale // 2, None, scale) for scale in scales)]
 
 
 def _both(a: Any, b: Any) -> Any:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxfer.metrics import FeatureStatistics, LabelStatistics
+from jaxfer.metrics import FeatureStatistics, LabelStatistics, class_order
 from jaxfer.metrics.class_statistics import ClassFeatureStatistics
 
 CLASSES, SOURCES, FEATURES = 3, 4, 6
@@ -175,6 +175,46 @@ def test_several_blocks_with_an_outlier_first(kind, draw):
         if hasattr(found, name):
             ours, theirs = (np.linalg.eigvalsh(getattr(x, name)) for x in (found, expected))
             np.testing.assert_allclose(ours, theirs, 1e-6)
+
+
+def test_a_class_whose_first_voxels_are_not_finite_loses_no_digits(draw):
+    voxels = draw(4, n=3000)
+    features = voxels.features + np.float32(2**14)
+    spoilt = np.flatnonzero(voxels.labels == 1)[:200]
+    features[spoilt] = np.nan
+    found = zeros(ClassFeatureStatistics).update(features, voxels.labels)
+    assert float(found.n_invalid) == 200
+    kept = np.isfinite(features).all(1)
+    expected = class_oracle(features[kept], voxels.labels[kept])
+    assert_equal(found._replace(n_invalid=np.zeros(())), expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("label_type", [np.uint8, np.int32])
+def test_an_order_made_on_the_host_changes_no_bit(masked, label_type, draw):
+    voxels = draw(5, n=5000)
+    labels = voxels.labels.astype(label_type)
+    mask = np.random.default_rng(0).random(5000) < 0.7 if masked else None
+    order = class_order(labels, CLASSES, mask=mask)
+    members = [np.flatnonzero((labels == c) & (True if mask is None else mask)) for c in range(3)]
+    np.testing.assert_array_equal(order.rows[: order.counts.sum()], np.concatenate(members))
+    np.testing.assert_array_equal(order.counts, [len(own) for own in members])
+    start = zeros(ClassFeatureStatistics)
+    for found, expected in zip(
+        start.update(voxels.features, labels, mask=mask, order=order),
+        start.update(voxels.features, labels, mask=mask),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_labels_of_no_class_come_last_in_the_order():
+    labels = np.array([[255, 1], [0, 3]], np.uint8)
+    rows, counts = class_order(labels, 3)
+    assert counts.tolist() == [1, 1, 0]
+    assert rows.tolist() == [2, 1, 0, 3]
+    with pytest.raises(ValueError, match="mask must have the labels' shape"):
+        class_order(labels, 3, mask=np.ones(4, bool))
 
 
 def test_the_classes_together_are_the_features(draw):
