@@ -25,9 +25,11 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from page_parts import number, span, table
-from risk_studies import Line, Studies, joined, of_last_settings, read_studies, write_table
+from risk_settings import settings_section
+from risk_studies import Studies, joined, of_last_settings, read_studies, write_table
 from risk_tables import Methods, methods_of
 
+from jaxfer.config import default_config
 from jaxfer.study.gains import PairedGain, Table, paired_gain
 from jaxfer.train.methods import METHODS
 
@@ -57,6 +59,18 @@ CONTROLS = {
 """Uses of a map, each with the same map shuffled within class: what is left is *where*."""
 
 
+USES = (
+    "weighted",
+    *(m for m in default_config().finetune.methods if METHODS[m].risk and m != "weighted"),
+)
+"""The uses of a map that the claims are about: the paper's, and that of a run by default."""
+
+
+def uses(found: Methods) -> tuple[str, ...]:
+    """Those of ``USES`` that were tried."""
+    return tuple(m for m in USES if m in found.methods)
+
+
 def few(found: Methods) -> tuple[int, ...]:
     """The numbers of shots that are few."""
     return tuple(n for n in found.shots if n <= FEW)
@@ -75,17 +89,16 @@ def claims(found: Methods, *, draws: int) -> dict[str, PairedGain]:
     def gain(first: str, second: str, shots: Collection[int]) -> PairedGain:
         return _gain(found, first, second, shots, draws)
 
-    told = {
-        "(a) `weighted` − mean CE, few shots": gain("weighted", PUBLISHED, few(found)),
-        "(a) `weighted` − mean CE, all shots": gain("weighted", PUBLISHED, found.shots),
-        "(b) `weighted` − strong base, all shots": gain("weighted", BASE, found.shots),
-    }
+    told = {}
+    for use in uses(found):
+        told[f"(a) `{use}` − mean CE, few shots"] = gain(use, PUBLISHED, few(found))
+        told[f"(a) `{use}` − mean CE, all shots"] = gain(use, PUBLISHED, found.shots)
+    for use in uses(found):
+        told[f"(b) `{use}` − strong base, all shots"] = gain(use, BASE, found.shots)
     for method, control in CONTROLS.items():
         if method in found.methods and control in found.methods:
             name = f"(c) `{method}` − itself shuffled within class"
             told[name] = gain(method, control, found.shots)
-    if "plain_where" in found.methods:
-        told["(c) `plain_where` − strong base"] = gain("plain_where", BASE, found.shots)
     many = tuple(n for n in found.shots if n not in few(found))
     told["(d) gain of (a) at few shots − at more"] = paired_gain(
         _more_with_few(found, few(found), many), found.sources, seed=SEED, draws=draws
@@ -197,7 +210,7 @@ def _harmless(method: str, gains: Mapping[tuple[str, str], PairedGain]) -> str:
 
 
 def _harm(found: Methods, *, draws: int) -> str:
-    told = {m: transfers(found, m, draws=draws) for m in (BASE, "weighted") if m in found.methods}
+    told = {m: transfers(found, m, draws=draws) for m in (BASE, *uses(found))}
     rows = []
     for pair in next(iter(told.values()), {}):
         row = [f"`{pair[0]}`", f"`{pair[1]}`"]
@@ -240,7 +253,8 @@ def _methods_table(found: Methods, *, draws: int) -> str:
 
 def _by_shots(found: Methods, *, draws: int) -> str:
     """The comparisons that matter, for each number of shots."""
-    compared = [("weighted", PUBLISHED), ("weighted", BASE), *CONTROLS.items()]
+    compared = [(use, other) for use in uses(found) for other in (PUBLISHED, BASE)]
+    compared += CONTROLS.items()
     rows = []
     for first, second in compared:
         if not {first, second} <= {*found.methods}:
@@ -276,11 +290,6 @@ def _figure(found: Methods, told: Mapping[str, PairedGain], *, draws: int) -> Fi
     return figure
 
 
-def _told(studies: Studies) -> str:
-    """How the studies were made, a paragraph each."""
-    return "\n".join(studies.told)
-
-
 def page(studies: Mapping[str, Studies], *, draws: int = 2000) -> tuple[str, Figure]:
     """The page and its figure.
 
@@ -294,7 +303,7 @@ def page(studies: Mapping[str, Studies], *, draws: int = 2000) -> tuple[str, Fig
     tried = [found, *beside.values()]
     names = [(f"{name}.csv", f"risk_{name}.csv") for name in studies if name != "settings"]
     text = _HEAD.format(
-        provenance=_told(studies["results"]),
+        provenance=studies["results"].words,
         margin=100 * MARGIN,
         tables=" and ".join(f"[{name}]({file})" for name, file in names),
         cells=sum(found.cells.values()),
@@ -333,63 +342,11 @@ deviation over their mean; where it is near 0, the map says which class, and har
 
 A grid of its own: {sum(own.cells.values())} fine-tunings, {pairs} pairs, shots
 {", ".join(map(str, own.shots))}, {subsets} few-shot subsets.
-{_told(studies[name])}
+{studies[name].words}
 {_methods_table(own, draws=draws)}"""
     if "settings" in studies:
-        text += _settings_section(studies["settings"])
+        text += settings_section(studies["settings"], studies["results"])
     return text, _figure(found, told, draws=draws)
-
-
-def _tried(line: Line) -> tuple[str, str]:
-    """The settings that a line tries."""
-    return line["learning_rate"], line["perturb"]
-
-
-def _settings_section(studies: Studies) -> str:
-    """Every method with every setting, on the subjects that the settings were chosen by."""
-    by_setting: dict[tuple[str, str], list[Line]] = {}
-    for line in studies.lines:
-        by_setting.setdefault(_tried(line), []).append(line)
-    order = sorted(by_setting, key=lambda pair: (float(pair[1]), float(pair[0])))
-    tried = {pair: methods_of(by_setting[pair]) for pair in order}
-    rows, every = [], []
-    for target in sorted({line["target"] for line in studies.lines}):
-        methods = [m for m in METHODS if any((target, m) in _tested(own) for own in tried.values())]
-        dice = {m: [_dice_at(own, target, m) for own in tried.values()] for m in methods}
-        for method, own in dice.items():
-            best = np.nanmax(own)
-            shown = [f"**{d:.3f}**" if d == best else number(d, ".3f") for d in own]
-            rows.append([f"`{target}`", f"`{method}`", *shown])
-            every.append(own)
-    means = np.mean(every, axis=0)
-    best = np.nanmax(means)
-    rows.append(["mean", "", *(f"**{m:.3f}**" if m == best else number(m, ".3f") for m in means)])
-    head = [f"{rate}, {share}" if float(share) else rate for rate, share in order]
-    return f"""
-## The settings
-
-The learning rate, and the share of random parameters that is mixed into the source's (the second
-number; none, where there is one alone), were chosen before the study on other subjects, the same
-for all methods and targets, by the mean Dice over them ([table](risk_settings.csv)). Scratch knows
-no such share. Of the hippocampus, DIR held the subjects alone that the study does not test on.
-
-<details><summary>How each was run</summary>
-
-{_told(studies)}
-</details>
-
-{table(["target", "method", *head], rows)}"""
-
-
-def _tested(found: Methods) -> set[tuple[str, str]]:
-    """The targets and the methods that were tried there."""
-    return {(target, method) for target, _, method in found.dice}
-
-
-def _dice_at(found: Methods, target: str, method: str) -> float:
-    """A method's mean Dice at a target over the numbers of shots; NaN if it was not tried."""
-    own = [t for (at, _, name), t in found.dice.items() if (at, name) == (target, method)]
-    return float(np.mean([np.nanmean(t) for t in own])) if own else math.nan
 
 
 def main(to: Path = RESULTS, /, *, draws: int = 2000, **folders: Sequence[Path]) -> None:

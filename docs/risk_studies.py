@@ -33,6 +33,11 @@ class Studies:
     lines: tuple[Line, ...]
     told: tuple[str, ...]
 
+    @property
+    def words(self) -> str:
+        """How they were made, a paragraph each."""
+        return "\n".join(self.told)
+
 
 def settings_of(line: Line) -> tuple[str, ...]:
     """The settings that a line's fine-tuning was done with."""

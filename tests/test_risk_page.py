@@ -244,9 +244,28 @@ def test_the_settings_stand_beside_one_another(maker: ModuleType, tmp_path: Path
     ]
     told = float(lines[TARGETS[1], "plain_ce"][0].strip(" *"))
     assert told == pytest.approx(np.mean(own), abs=6e-4)
+    assert "is tested on in the study" not in section
     rows = rows_of(tmp_path / "results" / "risk_settings.csv")
     assert {(r["learning_rate"], r["perturb"]) for r in rows} == {
         ("0.001", "0"),
         ("0.03", "0"),
         ("0.001", "0.5"),
     }
+
+
+def test_the_settings_tell_where_no_subject_is_shared(maker: ModuleType, tmp_path: Path) -> None:
+    study, other = world(tmp_path / "study", {}), world(tmp_path / "other", {}, rate=0.001)
+    lines = (other / "results.csv").read_text().splitlines()
+    renamed = (line.replace(",s", ",u") if TARGETS[1] in line else line for line in lines[1:])
+    (other / "results.csv").write_text("\n".join((lines[0], *renamed)) + "\n")
+    maker.main(tmp_path / "page", draws=20, results=[study], settings=[other])
+    text = (tmp_path / "page" / "risk.md").read_text()
+    assert f"No subject of `{TARGETS[1]}` that is tested on here is tested on in the study." in text
+
+
+def test_the_claims_are_told_of_the_default_too(maker: ModuleType, tmp_path: Path) -> None:
+    found = methods_in(maker, world(tmp_path / "w", EFFECTS))
+    told = maker.claims(found, draws=100)
+    assert told["(a) `plain_where` − mean CE, few shots"].value == pytest.approx(0.07, abs=0.01)
+    assert told["(b) `plain_where` − strong base, all shots"].value == pytest.approx(0.03, abs=0.01)
+    assert maker.uses(found) == ("weighted", "plain_where")

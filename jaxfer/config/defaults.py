@@ -140,7 +140,7 @@ def default_config() -> ConfigDict:
     c.risk.base = 10.0  # of 'pow'
     c.risk.clip = 20.0  # largest weight
 
-    c.finetune.methods = ("scratch", "plain", "weighted")  # of the guide's table of methods
+    c.finetune.methods = ("scratch", "plain", "plain_where")  # of the guide's table of methods
     c.finetune.source = "best"  # the first of the ranking, or a task's name
     # Tasks whose networks are trained one after the other, the first from the shelf and the last to
     # fine-tune; ('best',): the cheapest path of select.paths from finetune.source; (): no path.

@@ -36,6 +36,7 @@ from jaxfer.report.records import (
     SourcePath,
     TestCase,
     in_order,
+    risk_weighted,
 )
 
 
@@ -325,7 +326,8 @@ def _evaluation(workdir: Path) -> Evaluation | None:
         collapse = record.pop("collapse", None) or {"methods": {}}
         method_summaries = tuple(_method_summary(m, methods[m]) for m in in_order(methods))
         # What the weighting adds stands first: the question that a run answers last.
-        pairs = sorted(gains, key=lambda pair: pair != "weighted - plain")
+        question = f"{risk_weighted(methods)} - plain"
+        pairs = sorted(gains, key=lambda pair: pair != question)
         method_gains = tuple(_gain(pair, gains[pair]) for pair in pairs)
         readings = {str(method): str(about["reading"]) for method, about in transfer.items()}
         networks = sum(int(about["networks"]) for about in collapse["methods"].values())

@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-METHODS = ("scratch", "plain", "weighted")
+RISK_WEIGHTED = ("plain_where", "weighted")
+"""The methods that answer whether heeding the risk helps: the first of them that a run has."""
+METHODS = ("scratch", "plain", *RISK_WEIGHTED)
 FEWEST_SUBJECTS = 3
 
 
@@ -331,5 +333,11 @@ class Run:
 
 
 def in_order(methods: Iterable[str]) -> tuple[str, ...]:
-    """Methods as they are always listed: scratch, plain, weighted, then any others by name."""
+    """Methods as they are always listed: scratch, plain, the risk-weighted, then others by name."""
     return tuple(sorted(set(methods), key=lambda m: ((*METHODS, m).index(m), m)))
+
+
+def risk_weighted(methods: Iterable[str]) -> str | None:
+    """The risk-weighted method among these."""
+    found = set(methods)
+    return next((m for m in RISK_WEIGHTED if m in found), None)

@@ -21,11 +21,13 @@ from jaxfer.report.records import (
     Ranking,
     Source,
     in_order,
+    risk_weighted,
 )
 
 METHOD_NAMES = {
     "scratch": "from scratch",
     "plain": "plain fine-tuning",
+    "plain_where": "fine-tuning weighted by risk within classes",
     "weighted": "risk-weighted fine-tuning",
 }
 METRIC_NAMES = {
@@ -316,9 +318,9 @@ def undefined_subjects(evaluation: Evaluation, method: str) -> tuple[str, ...]:
 
 
 def shown_method(evaluation: Evaluation) -> str:
-    """The method whose predictions are shown: the weighted one, or the last that was evaluated."""
+    """The method whose predictions are shown: the risk-weighted one, or else the last."""
     methods = evaluated_methods(evaluation)
-    return "weighted" if "weighted" in methods else methods[-1]
+    return risk_weighted(methods) or methods[-1]
 
 
 def path_rows(paths: Paths) -> tuple[tuple[str, str, str, str], ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from jaxfer.report.numbers import count_text, dice_text, points_text, score_text, span_text
@@ -15,6 +15,7 @@ from jaxfer.report.records import (
     Ranking,
     Run,
     Source,
+    risk_weighted,
 )
 from jaxfer.report.tables import method_name, metric_name, shown_method, undefined_subjects
 
@@ -39,8 +40,10 @@ def tiles(run: Run) -> tuple[Tile, ...]:
         best, metric = min(ranked, key=lambda s: s.rank or 0), run.ranking.rank_by
         remark = f"{metric_name(metric)} {score_text(best.scores.get(metric))}"
         shown.append(Tile("best source", best.name, remark, words=True))
-    for gain in run.evaluation.gains if run.evaluation else ():
-        if (gain.over, gain.under) in (("weighted", "plain"), ("weighted", "scratch")):
+    evaluation = run.evaluation
+    weighted = risk_weighted(own.method for own in evaluation.methods) if evaluation else None
+    for gain in evaluation.gains if evaluation else ():
+        if gain.over == weighted and gain.under in ("plain", "scratch"):
             span = span_text(gain.interval, points_text)
             remark = f"Dice points, interval {span}" if span else "Dice points, no interval"
             told = ": cannot be told" if gain.reading == "cannot be told" else ""
@@ -114,7 +117,7 @@ def _on_methods(evaluation: Evaluation) -> list[str]:
     subjects = count_text(n_subjects, "test subject")
     sentences = [f"On the {subjects}{aside} the mean Dice is {listed}."]
     gains = {(gain.over, gain.under): gain for gain in evaluation.gains}
-    steps = [pair for pair in (("weighted", "plain"), ("plain", "scratch")) if pair in gains]
+    steps = [pair for pair in _steps(means) if pair in gains]
     sentences += [_on_gain(gains[pair]) for pair in steps or gains]
     sentences += _on_order(means, gains)
     sentences += _on_negative_transfer(evaluation)
@@ -141,19 +144,24 @@ def _on_gain(gain: Gain) -> str:
 
 def _on_order(means: Mapping[str, float], gains: Mapping[tuple[str, str], Gain]) -> list[str]:
     """Whether weighted > plain > scratch, and whether every step of it is clear of chance."""
-    steps = (("weighted", "plain"), ("plain", "scratch"))
-    if not all(method in means for method in ("scratch", "plain", "weighted")):
+    steps = _steps(means)
+    if not all(over in means and under in means for over, under in steps):
         return []
+    order = " > ".join((steps[0][0], *(under for _, under in steps)))
     ordered = all(means[over] > means[under] for over, under in steps)
     clear = [pair in gains and gains[pair].reading == "higher" for pair in steps]
     if not ordered:
-        return ["The order weighted > plain > scratch does not hold in these means."]
+        return [f"The order {order} does not hold in these means."]
     if all(clear):
-        return ["The order weighted > plain > scratch holds, each interval clear of 0."]
+        return [f"The order {order} holds, each interval clear of 0."]
     return [
-        "The order weighted > plain > scratch holds in the means, but not every step of it can "
-        "be told from chance."
+        f"The order {order} holds in the means, but not every step of it can be told from chance."
     ]
+
+
+def _steps(methods: Iterable[str]) -> tuple[tuple[str, str], ...]:
+    """The comparisons that a run is made for: what the risk adds, and what the source adds."""
+    return (risk_weighted(methods) or "weighted", "plain"), ("plain", "scratch")
 
 
 def _on_negative_transfer(evaluation: Evaluation) -> list[str]:

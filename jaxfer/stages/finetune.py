@@ -295,8 +295,6 @@ def run(run: Run) -> str:
                 write_json(folder / "seconds.json", {"per_step": timed.seconds_per_step})
                 unfinished(run, folder).discard()
     hosts.wait_for_all("fine-tuned")
-    if "weighted" in recipes:
-        risk["effective_scale"] = recipes["weighted"].minimised.scale
     if hosts.leads():
         write_json(
             run.workdir / "finetune" / "summary.json",

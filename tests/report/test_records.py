@@ -10,9 +10,10 @@ from jaxfer.report.records import Gain, in_order
 
 
 def test_methods_stand_in_one_order() -> None:
-    assert in_order({"weighted", "shuffled", "plain", "focal", "scratch"}) == (
+    assert in_order({"weighted", "shuffled", "plain", "focal", "plain_where", "scratch"}) == (
         "scratch",
         "plain",
+        "plain_where",
         "weighted",
         "focal",
         "shuffled",

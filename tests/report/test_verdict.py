@@ -136,6 +136,21 @@ def test_tiles_say_when_it_cannot_be_told(fake_run) -> None:
     assert shown["negative transfer"].value == "0 of 5"
 
 
+def test_the_method_of_a_run_by_default_is_judged_as_the_papers_is(fake_run) -> None:
+    workdir = fake_run.all().workdir
+    for name in ("metrics.csv", "summary.json", "cases.json"):
+        file = workdir / "evaluate" / name
+        file.write_text(file.read_text().replace("weighted", "plain_where"))
+    text = words(workdir)
+    assert "Fine-tuning weighted by risk within classes is 4.8 Dice points above plain" in text
+    assert "The order plain_where > plain > scratch holds, each interval clear of 0." in text
+    run = read_run(workdir)
+    titles = [tile.title for tile in tiles(run)]
+    assert titles[1:] == ["plain_where − plain", "plain_where − scratch", "negative transfer"]
+    assert run.evaluation is not None
+    assert next((g.over, g.under) for g in run.evaluation.gains) == ("plain_where", "plain")
+
+
 def with_summary(workdir: Path, **added: Any) -> Path:
     file = workdir / "evaluate/summary.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | added))

@@ -185,7 +185,7 @@ def test_the_main_job_on_fets(launch: Launch, tmp_path: Path) -> None:
     assert (tmp_path / "run" / "report.html").is_file()
     assert [r["rank"] for r in ranking(tmp_path / "run")["sources"]] == [1]
     rows = measures(tmp_path / "run")
-    assert {r["method"] for r in rows} == {"scratch", "plain", "weighted"}
+    assert {r["method"] for r in rows} == {"scratch", "plain", "plain_where"}
     assert {r["label"] for r in rows} == {"ET"}
     assert {r["subject"][-3:] for r in rows} <= {"004", "005", "006", "007"}
 
