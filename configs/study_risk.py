@@ -11,7 +11,7 @@ methods and targets on subjects that this study does not test on (the part "The 
 docs/results/risk.md). Other uses of the map are tried by naming them, in a workdir of their own or
 the same one:
 
-    --config.study.methods="('plain','plain_where')" --config.study.shots="(3,)"
+    --config.study.methods="('plain','plain_where_nats')" --config.study.shots="(3,)"
 """
 
 from jaxfer.config import default_config, finish
@@ -35,7 +35,7 @@ def get_config(preset=""):
     )
     config.study.methods = (
         *("scratch", "plain", "plain_ce", "weighted", "weighted_shuffled"),
-        *("plain_where_nats", "plain_where_nats_shuffled"),
+        *("plain_where", "plain_where_shuffled"),
     )
     config.study.shots = (3, 5, 10)
     config.study.subsets = (0, 1, 2, 3, 4, 5)
