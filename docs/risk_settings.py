@@ -50,11 +50,7 @@ number; none, where there is one alone), were chosen before the study on other s
 for all methods and targets, by the mean Dice over them ([table](risk_settings.csv)). Scratch knows
 no such share. {_apart(studies, study)}
 
-<details><summary>How each was run</summary>
-
 {studies.words}
-</details>
-
 {table(["target", "method", *head], rows)}"""
 
 

@@ -35,8 +35,9 @@ class Studies:
 
     @property
     def words(self) -> str:
-        """How they were made, a paragraph each."""
-        return "\n".join(self.told)
+        """How they were made, a paragraph each, to unfold."""
+        paragraphs = "\n".join(self.told)
+        return f"<details><summary>How each was run</summary>\n\n{paragraphs}\n</details>\n"
 
 
 def settings_of(line: Line) -> tuple[str, ...]:
