@@ -29,7 +29,6 @@ from risk_settings import settings_section
 from risk_studies import Studies, joined, of_last_settings, read_studies, write_table
 from risk_tables import Methods, methods_of
 
-from jaxfer.config import default_config
 from jaxfer.study.gains import PairedGain, Table, paired_gain
 from jaxfer.train.methods import METHODS
 
@@ -59,11 +58,10 @@ CONTROLS = {
 """Uses of a map, each with the same map shuffled within class: what is left is *where*."""
 
 
-USES = (
-    "weighted",
-    *(m for m in default_config().finetune.methods if METHODS[m].risk and m != "weighted"),
-)
+USES = ("weighted", "plain_where")
 """The uses of a map that the claims are about: the paper's, and that of a run by default."""
+LATER = "plain_where"
+"""The one of them that the claims were told of once they were known of the other."""
 
 
 def uses(found: Methods) -> tuple[str, ...]:
@@ -100,7 +98,7 @@ def claims(found: Methods, *, draws: int) -> dict[str, PairedGain]:
             name = f"(c) `{method}` − itself shuffled within class"
             told[name] = gain(method, control, found.shots)
     many = tuple(n for n in found.shots if n not in few(found))
-    told["(d) gain of (a) at few shots − at more"] = paired_gain(
+    told["(d) gain of (a) `weighted` at few shots − at more"] = paired_gain(
         _more_with_few(found, few(found), many), found.sources, seed=SEED, draws=draws
     )
     return told
@@ -135,6 +133,16 @@ def winners(found: Methods, *, draws: int) -> list[str]:
             for other in (BASE, CONTROLS[method])
         )
     ]
+
+
+def _added(found: Methods) -> str:
+    """That some claims are not of before the study."""
+    if LATER not in found.methods:
+        return ""
+    return (
+        f"The claims of `{LATER}` were added, by the same rule, when those of `weighted` were "
+        "known: both\nare of the same test subjects.\n"
+    )
 
 
 def _follows(studies: Iterable[Methods], *, draws: int) -> str:
@@ -210,7 +218,7 @@ def _harmless(method: str, gains: Mapping[tuple[str, str], PairedGain]) -> str:
 
 
 def _harm(found: Methods, *, draws: int) -> str:
-    told = {m: transfers(found, m, draws=draws) for m in (BASE, *uses(found))}
+    told = {m: transfers(found, m, draws=draws) for m in (BASE, *USES) if m in found.methods}
     rows = []
     for pair in next(iter(told.values()), {}):
         row = [f"`{pair[0]}`", f"`{pair[1]}`"]
@@ -320,7 +328,7 @@ def page(studies: Mapping[str, Studies], *, draws: int = 2000) -> tuple[str, Fig
 ![The claims, and every source against scratch](risk.png)
 
 (d) compares the sources and subsets that both numbers of shots have.
-
+{_added(found)}
 {_follows(tried, draws=draws)}
 ## By shots
 

@@ -46,9 +46,10 @@ def settings_section(studies: Studies, study: Studies) -> str:
 ## The settings
 
 The learning rate, and the share of random parameters that is mixed into the source's (the second
-number; none, where there is one alone), were chosen before the study on other subjects, the same
-for all methods and targets, by the mean Dice over them ([table](risk_settings.csv)). Scratch knows
-no such share. {_apart(studies, study)}
+number; none, where there is one alone), were chosen before the study, the same for all methods and
+targets, by the mean Dice over them in studies of their own ([table](risk_settings.csv)). Scratch
+knows no such share.
+{_apart(studies, study)}
 
 {studies.words}
 {table(["target", "method", *head], rows)}"""
@@ -77,6 +78,10 @@ def _apart(studies: Studies, study: Studies) -> str:
         if apart
         else ""
     )
+    if not mixed:
+        return told
+    same = ", ".join(f"`{t}`" for t in sorted(mixed))
     return (
-        f"{told}Subjects of the semi-synthetic sites have the same names with every seed of theirs."
+        f"{told}The names of subjects of {same} are in both; semi-synthetic ones are others with "
+        "another\nseed of their data set, which the commands tell.\n"
     )

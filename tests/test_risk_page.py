@@ -78,7 +78,7 @@ def test_what_holds_by_construction_holds(maker: ModuleType, tmp_path: Path) -> 
     assert told["(a) `weighted` − mean CE, all shots"].compared == 2 * 4 * 6
     assert verdicts["(c) `weighted` − itself shuffled within class"] == "does not hold"
     assert verdicts["(c) `plain_where` − itself shuffled within class"] == "holds"
-    assert verdicts["(d) gain of (a) at few shots − at more"] == "holds"
+    assert verdicts["(d) gain of (a) `weighted` at few shots − at more"] == "holds"
     gains = maker.transfers(found, "plain", draws=200)
     assert len(gains) == 8
     assert all(gain.low > 0 for gain in gains.values())
@@ -131,7 +131,7 @@ def test_what_is_not_done_yet_is_compared_nowhere(maker: ModuleType, tmp_path: P
     found = methods_in(maker, folder)
     told = maker.claims(found, draws=100)
     assert told["(b) `weighted` − strong base, all shots"].compared == 2 * 4 * 4
-    assert told["(d) gain of (a) at few shots − at more"].verdict == "cannot be told"
+    assert told["(d) gain of (a) `weighted` at few shots − at more"].verdict == "cannot be told"
 
 
 def rows_of(file: Path) -> list[dict[str, str]]:

@@ -22,8 +22,8 @@ class ClassOrder(NamedTuple):
     """The rows of a batch by class.
 
     Attributes:
-        rows: numbers of the rows, those of class 0 first, in the order of the batch within a class;
-            rows that do not count come last.
+        rows: numbers of the rows, those of class 0 first, in the order of the batch within a class.
+            What comes after the last class is not looked at.
         counts: rows of each class.
     """
 

@@ -65,11 +65,19 @@ class ClassFeatureStatistics(NamedTuple):
         """The statistics with a batch of voxels added; as `FeatureStatistics.update`.
 
         Args:
-            order: `class_order` of these labels and this mask, where they are on the host; without
-                it the order is found here, which takes a fifth of the time.
+            order: `class_order` of these labels and this mask, where they are on the host, saves
+                finding it here. Voxels that another order puts elsewhere count as invalid.
         """
         check_samples(features, labels, mask, name="features", channels=self.means.shape[-1])
         check_labels(labels, self.counts.shape[-1], mask)
+        if order is not None and (order.rows.size, order.counts.shape) != (
+            labels.size,
+            self.counts.shape,
+        ):
+            raise ValueError(
+                f"the order must be of these labels: found one of {order.rows.size} rows and "
+                f"{order.counts.size} classes, and {labels.size} labels and {self.counts.size}"
+            )
         return _update(self, features, labels, mask, order)
 
     def merge(self, other: ClassFeatureStatistics) -> ClassFeatureStatistics:
@@ -117,6 +125,8 @@ def _update(
     ends = jnp.cumsum(blocks)
 
     references = _references(features, numbers, starts, counts)
+    labels = jnp.reshape(jnp.asarray(labels), -1)
+    labels = labels if mask is None else jnp.where(jnp.reshape(mask, -1), labels, num_classes)
     padded = jnp.pad(numbers, (0, rows))
 
     def add(block: Int[Array, ""], so_far: Moments) -> Moments:
@@ -124,7 +134,9 @@ def _update(
         within = (block - ends[own] + blocks[own]) * rows + jnp.arange(rows)
         picked = jax.lax.dynamic_slice_in_dim(padded, starts[own] + within[0], rows)
         taken = once(features.at[picked].get(mode="promise_in_bounds"))
-        counted = is_finite(taken) & (within < counts[own])
+        # Whatever the order says, a voxel counts for its own class.
+        member = labels.at[picked].get(mode="promise_in_bounds") == own
+        counted = is_finite(taken) & member & (within < counts[own])
         part = sums_around(references[own], taken, counted)
         return jax.tree.map(lambda x, y: x.at[own].add(y), so_far, part)
 

@@ -48,23 +48,27 @@ _STYLE: Sequence[Any] = (
 )
 
 
-def patients_figure(dice: Mapping[str, Mapping[str, float]], methods: Sequence[str]) -> bytes:
+def patients_figure(
+    dice: Mapping[str, Mapping[str, float]], methods: Sequence[str], judged: str | None = None
+) -> bytes:
     """Dice per patient: one line for each patient across the methods, and their mean in black.
 
     Args:
         dice: patient → method → Dice in [0, 1] or NaN.
-        methods: the methods from left to right; the first is what the last is compared with.
+        methods: the methods from left to right.
+        judged: the one that is compared with the first; None: the last.
 
     Returns:
-        A PNG; a patient whose last method is below the first is drawn in vermilion.
+        A PNG; a patient for whom the judged method is below the first is drawn in vermilion.
     """
+    judged_place = -1 if judged is None else list(methods).index(judged)
     with style.context(_STYLE):
         figure, axes = _canvas(5.2, 3.9)
         places = np.arange(len(methods), dtype=float)
         ends: list[tuple[float, str, str]] = []
         for patient, scores in dice.items():
             line = [scores.get(method, math.nan) for method in methods]
-            hurt = len(line) > 1 and line[-1] < line[0]
+            hurt = len(line) > 1 and line[judged_place] < line[0]
             colour = VERMILION if hurt else "#8a93a0"
             axes.plot(
                 places, line, "o-", color=colour, lw=1.2, ms=4, alpha=0.9, zorder=3 if hurt else 2

@@ -132,7 +132,9 @@ def _evaluated(evaluation: Evaluation) -> dict[str, Any]:
         "pairs": [(g.over, g.under) for g in gains if {g.over, g.under} <= {*methods}],
         "patient_rows": tables.patient_rows(evaluation),
         "n_seeds": len({score.seed for score in evaluation.scores}),
-        "patients_png": figures.patients_figure(tables.subject_dice(evaluation), methods),
+        "patients_png": figures.patients_figure(
+            tables.subject_dice(evaluation), methods, tables.shown_method(evaluation)
+        ),
         "gains_png": figures.gains_figure(gains) if gains else None,
         "shown_method": tables.shown_method(evaluation),
         "undefined": tables.undefined_subjects(evaluation, tables.shown_method(evaluation)),

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from jaxfer.report.numbers import count_text, dice_text, points_text, score_text, span_text
 from jaxfer.report.records import (
     FEWEST_SUBJECTS,
+    RISK_WEIGHTED,
     Evaluation,
     Finetuning,
     Gain,
     Ranking,
     Run,
     Source,
-    risk_weighted,
 )
 from jaxfer.report.tables import method_name, metric_name, shown_method, undefined_subjects
 
@@ -40,10 +40,8 @@ def tiles(run: Run) -> tuple[Tile, ...]:
         best, metric = min(ranked, key=lambda s: s.rank or 0), run.ranking.rank_by
         remark = f"{metric_name(metric)} {score_text(best.scores.get(metric))}"
         shown.append(Tile("best source", best.name, remark, words=True))
-    evaluation = run.evaluation
-    weighted = risk_weighted(own.method for own in evaluation.methods) if evaluation else None
-    for gain in evaluation.gains if evaluation else ():
-        if gain.over == weighted and gain.under in ("plain", "scratch"):
+    for gain in run.evaluation.gains if run.evaluation else ():
+        if gain.over in RISK_WEIGHTED and gain.under in ("plain", "scratch"):
             span = span_text(gain.interval, points_text)
             remark = f"Dice points, interval {span}" if span else "Dice points, no interval"
             told = ": cannot be told" if gain.reading == "cannot be told" else ""
@@ -144,10 +142,11 @@ def _on_gain(gain: Gain) -> str:
 
 def _on_order(means: Mapping[str, float], gains: Mapping[tuple[str, str], Gain]) -> list[str]:
     """Whether weighted > plain > scratch, and whether every step of it is clear of chance."""
-    steps = _steps(means)
-    if not all(over in means and under in means for over, under in steps):
+    weighted = [method for method in RISK_WEIGHTED if method in means]
+    # Of two risk-weighted methods neither is the order's first.
+    if len(weighted) != 1 or not {"plain", "scratch"} <= means.keys():
         return []
-    order = " > ".join((steps[0][0], *(under for _, under in steps)))
+    steps, order = _steps(means), f"{weighted[0]} > plain > scratch"
     ordered = all(means[over] > means[under] for over, under in steps)
     clear = [pair in gains and gains[pair].reading == "higher" for pair in steps]
     if not ordered:
@@ -161,7 +160,9 @@ def _on_order(means: Mapping[str, float], gains: Mapping[tuple[str, str], Gain])
 
 def _steps(methods: Iterable[str]) -> tuple[tuple[str, str], ...]:
     """The comparisons that a run is made for: what the risk adds, and what the source adds."""
-    return (risk_weighted(methods) or "weighted", "plain"), ("plain", "scratch")
+    found = set(methods)
+    weighted = tuple((method, "plain") for method in RISK_WEIGHTED if method in found)
+    return *weighted, ("plain", "scratch")
 
 
 def _on_negative_transfer(evaluation: Evaluation) -> list[str]:

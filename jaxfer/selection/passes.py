@@ -169,7 +169,7 @@ def _second_look(job: Job, kept: Kept, found: Sequence[CaseStatistics]) -> list[
     zero = PredictionStatistics.zeros(num_classes)
     sums: list[Predictions] = [(zero, zero) for _ in found]
     for (number, labels), rows in zip(kept.labels, kept.rows(), strict=True):
-        # Not `jnp.asarray`, which copies what a compiled function reads where it lies.
+        # Not `jnp.asarray`: a processor's compiled function reads them where they lie.
         sums[number] = add_predictions(sums[number], np.asarray(rows), labels, tables)
     return jax.block_until_ready(sums)
 

@@ -402,8 +402,8 @@ def make_risk_maps(
         "positional_available": not apart,
         "positional_missing_because": apart,
         "leep": -float(risk.mean(dtype=np.float64)),
-        "minimum": float(weights.min()),
-        "maximum": float(weights.max()),
-        "mean": float(weights.mean(dtype=np.float64)),
+        "map_minimum": float(weights.min()),
+        "map_maximum": float(weights.max()),
+        "map_mean": float(weights.mean(dtype=np.float64)),
         "spread_within_class": mean_spread(cases, files[0].parent),
     }

@@ -208,6 +208,25 @@ def test_an_order_made_on_the_host_changes_no_bit(masked, label_type, draw):
         np.testing.assert_array_equal(found, expected)
 
 
+def test_of_another_order_no_voxel_counts_for_another_class(draw):
+    voxels = draw(5, n=500)
+    start, mask = zeros(ClassFeatureStatistics), np.arange(500) < 300
+    turned = class_order(voxels.labels[::-1].copy(), CLASSES)
+    found = start.update(voxels.features, voxels.labels, order=turned)
+    assert 0 < float(found.n_invalid) < 500
+    assert np.asarray(found.counts).sum() + float(found.n_invalid) == 500
+    own, means = (
+        np.asarray(x.means) for x in (found, start.update(voxels.features, voxels.labels))
+    )
+    assert np.abs(own - means).max() < np.abs(means[:, None] - means[None]).max() / 4
+    unmasked = class_order(voxels.labels, CLASSES)
+    found = start.update(voxels.features, voxels.labels, mask=mask, order=unmasked)
+    assert_equal(found, class_oracle(voxels.features[:300], voxels.labels[:300]))
+    for wrong in (class_order(voxels.labels[:9], CLASSES), class_order(voxels.labels, CLASSES + 1)):
+        with pytest.raises(ValueError, match="order must be of these labels"):
+            start.update(voxels.features, voxels.labels, order=wrong)
+
+
 def test_labels_of_no_class_come_last_in_the_order():
     labels = np.array([[255, 1], [0, 3]], np.uint8)
     rows, counts = class_order(labels, 3)

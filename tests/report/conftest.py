@@ -139,7 +139,7 @@ class FakeRun:
             },
             "steps": 150, "seeds": [0, 1],
             "risk": {"mode": "instance", "amplify": "exp", "normalise": "mean1", "leep": -0.0203,
-                     "minimum": 0.9, "mean": 1.0, "maximum": 7.4},
+                     "map_minimum": 0.9, "map_mean": 1.0, "map_maximum": 7.4},
         }  # fmt: skip
         write_json(self.workdir / "finetune/summary.json", summary)
         for case in ("t0", "t1"):

@@ -39,6 +39,13 @@ def test_only_negative_transfer_is_vermilion(patient: dict, hurt: bool) -> None:
     assert pixels(png).shape == (780, 1040, 3)
 
 
+def test_the_judged_method_decides_the_colour() -> None:
+    patient = {"scratch": 0.6, "plain": 0.7, "weighted": 0.5}
+    for judged, hurt in ((None, True), ("weighted", True), ("plain", False)):
+        png = figures.patients_figure({"a": patient, "b": BETTER}, METHODS, judged)
+        assert holds(png, figures.VERMILION) == hurt
+
+
 def test_patients_are_named_unless_they_are_many() -> None:
     few, many = ({f"{i:03}": BETTER for i in range(n)} for n in (12, 13))
     named, unnamed = (pixels(figures.patients_figure(dice, METHODS)) for dice in (few, many))
