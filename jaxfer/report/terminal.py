@@ -184,7 +184,8 @@ def dice_table(workdir: Path) -> Table:
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
     table.add_column("patient", overflow="fold")
     for name in (*methods, *gains):
-        table.add_column(_text(name), justify="right")
+        # At its underscores, or a name of a method is cut short where the terminal is narrow.
+        table.add_column(_text(name.replace("_", "_\n")), justify="right")
     patients = subject_dice(evaluation)
     if len(patients) <= MOST_PATIENTS:
         for patient, dice in patients.items():
