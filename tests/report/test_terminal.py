@@ -96,6 +96,13 @@ def test_few_scores_need_no_remark(finished: Path) -> None:
     assert not any("more" in line for line in printed(ranking_table(finished)))
 
 
+def test_a_narrow_terminal_cuts_no_method_short(fake_run) -> None:
+    workdir = fake_run.all().workdir
+    for file in (workdir / "evaluate/metrics.csv", workdir / "evaluate/summary.json"):
+        file.write_text(file.read_text().replace("weighted", "plain_where"))
+    assert not any("…" in word for line in printed(dice_table(workdir), 80) for word in line)
+
+
 def test_many_methods_have_a_row_each(fake_run) -> None:
     workdir = fake_run.all().workdir
     for file in (workdir / "evaluate/metrics.csv", workdir / "evaluate/summary.json"):
