@@ -272,7 +272,17 @@ def _by_shots(found: Methods, *, draws: int) -> str:
             gain = _gain(found, first, second, (n,), draws)
             row.append(f"{_points(gain.value)} ({_interval(gain)})")
         rows.append(row)
-    return table(["", *(f"{n} shots" for n in found.shots)], rows)
+    return table(["", *(f"{n} shots" for n in found.shots)], rows) + _of_some_targets(found)
+
+
+def _of_some_targets(found: Methods) -> str:
+    """Which targets a number of shots is of, where it is not of all."""
+    told = ""
+    for n in found.shots:
+        own = {target for target, shots, _ in found.dice if shots == n}
+        if own != {*found.sources}:
+            told += f"\n{n} shots are of {', '.join(f'`{t}`' for t in sorted(own))} alone.\n"
+    return told
 
 
 def _at(found: Methods, shots: int) -> int:

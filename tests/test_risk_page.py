@@ -269,3 +269,14 @@ def test_the_claims_are_told_of_the_default_too(maker: ModuleType, tmp_path: Pat
     assert told["(a) `plain_where` − mean CE, few shots"].value == pytest.approx(0.07, abs=0.01)
     assert told["(b) `plain_where` − strong base, all shots"].value == pytest.approx(0.03, abs=0.01)
     assert maker.uses(found) == ("weighted", "plain_where")
+
+
+def test_shots_of_some_targets_alone_are_told(maker: ModuleType, tmp_path: Path) -> None:
+    whole = world(tmp_path / "whole", {})
+    more = only(world(tmp_path / "more", {}, seed=1), target=TARGETS[:1], shots=("10",))
+    table = more / "results.csv"
+    table.write_text(table.read_text().replace(f"{TARGETS[0]},10,", f"{TARGETS[0]},48,"))
+    maker.main(tmp_path / "page", draws=20, results=[whole, more])
+    text = (tmp_path / "page" / "risk.md").read_text()
+    assert f"48 shots are of `{TARGETS[0]}` alone." in text
+    assert "10 shots are of" not in text
