@@ -125,8 +125,9 @@ def _update(
     ends = jnp.cumsum(blocks)
 
     references = _references(features, numbers, starts, counts)
-    labels = jnp.reshape(jnp.asarray(labels), -1)
-    labels = labels if mask is None else jnp.where(jnp.reshape(mask, -1), labels, num_classes)
+    # As float32, for unsigned labels know no −1 and small ones not every number of classes.
+    classes = jnp.reshape(jnp.asarray(labels), -1).astype(jnp.float32)
+    classes = classes if mask is None else jnp.where(jnp.reshape(mask, -1), classes, -1)
     padded = jnp.pad(numbers, (0, rows))
 
     def add(block: Int[Array, ""], so_far: Moments) -> Moments:
@@ -135,7 +136,7 @@ def _update(
         picked = jax.lax.dynamic_slice_in_dim(padded, starts[own] + within[0], rows)
         taken = once(features.at[picked].get(mode="promise_in_bounds"))
         # Whatever the order says, a voxel counts for its own class.
-        member = labels.at[picked].get(mode="promise_in_bounds") == own
+        member = classes.at[picked].get(mode="promise_in_bounds") == own.astype(jnp.float32)
         counted = is_finite(taken) & member & (within < counts[own])
         part = sums_around(references[own], taken, counted)
         return jax.tree.map(lambda x, y: x.at[own].add(y), so_far, part)

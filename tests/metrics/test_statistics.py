@@ -227,6 +227,20 @@ def test_of_another_order_no_voxel_counts_for_another_class(draw):
             start.update(voxels.features, voxels.labels, order=wrong)
 
 
+@pytest.mark.parametrize("num_classes", [256, 300])
+def test_more_classes_than_the_labels_type_can_name(num_classes, draw):
+    voxels = draw(5)
+    labels, mask = voxels.labels.astype(np.uint8), np.arange(120) < 100
+    found = ClassFeatureStatistics.zeros(num_classes, FEATURES).update(
+        voxels.features, labels, mask=mask
+    )
+    expected = class_oracle(voxels.features[:100], labels[:100])
+    np.testing.assert_array_equal(found.counts[:CLASSES], expected.counts)
+    np.testing.assert_allclose(found.scatters[:CLASSES], expected.scatters, 1e-10)
+    assert float(found.n_invalid) == 0
+    assert not np.asarray(found.counts)[CLASSES:].any()
+
+
 def test_labels_of_no_class_come_last_in_the_order():
     labels = np.array([[255, 1], [0, 3]], np.uint8)
     rows, counts = class_order(labels, 3)
