@@ -122,7 +122,7 @@ def add_voxels(
     labels: UInt8[np.ndarray, " b *n"],
 ) -> tuple[LabelStatistics, Features]:
     """The statistics of the first pass with a batch added."""
-    of_labels = _labels_added(labels_so_far, outputs["log_probs"], labels)
+    of_labels = _added(labels_so_far, outputs["log_probs"], labels)
     # The host knows the labels, and orders them faster; the same for all layers of a scale.
     orders: dict[tuple[int, ...], ClassOrder] = {}
     of_features = {}
@@ -130,28 +130,20 @@ def add_voxels(
         cells = outputs[layer].shape[:-1]
         if cells not in orders:
             orders[cells] = class_order(_at_cells(labels, cells), len(own.counts))
-        of_features[layer] = _features_added(own, outputs[layer], labels, orders[cells])
+        of_features[layer] = _added(own, outputs[layer], labels, order=orders[cells])
     return of_labels, of_features
 
 
 # Compiled one by one: together, what they share is kept in memory, and they take longer.
 @compiled_in_float64()
-def _labels_added(
-    so_far: LabelStatistics, log_probs: Float[Array, "b *n s"], labels: UInt8[AnyArray, " b *n"]
-) -> LabelStatistics:
-    safe, mask = _cells(labels, log_probs)
-    return so_far.update(log_probs, safe, mask=mask)
-
-
-@compiled_in_float64()
-def _features_added(
-    so_far: ClassFeatureStatistics,
-    features: Float[Array, "b *cells d"],
+def _added(
+    so_far: Any,
+    output: Float[Array, "b *cells d"],
     labels: UInt8[AnyArray, " b *n"],
-    order: ClassOrder,
-) -> ClassFeatureStatistics:
-    safe, mask = _cells(labels, features)
-    return so_far.update(features, safe, mask=mask, order=order)
+    **order: ClassOrder,
+) -> Any:
+    safe, mask = _cells(labels, output)
+    return so_far.update(output, safe, mask=mask, **order)
 
 
 @compiled_in_float64()
