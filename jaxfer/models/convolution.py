@@ -18,14 +18,15 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from jaxfer.models.plane_products import convolve_planes, kernel_gradient
 from jaxfer.models.slabs import with_neighbours
 
 IMPLEMENTATIONS = ("auto", "native", "shifted")
 
 # XLA hands a 2-D convolution to its fast kernels only where one side has more channels than this.
 _NARROW = 16
-# Elements of image and gradient that stay in a CPU's cache between the taps of a kernel.
-_CACHED = 2**22
+# Pixels of a plane, below which a matrix product for each takes longer than a convolution a tap.
+_FEW_PIXELS = 128
 
 
 def convolve(
@@ -97,9 +98,11 @@ def _plane(x: Array, kernel: Array, bordered: bool = False) -> Array:
 def _forward(x: Array, kernel: Array, bordered: bool) -> Array:
     if x.ndim == 4:
         return _plane(x, kernel, bordered)
-    taps = kernel.shape[0]
+    taps, *_, inputs, outputs = kernel.shape
     if taps == 1:
         return _plane(_fold(x), kernel[0]).reshape(*x.shape[:-1], -1)
+    if max(inputs, outputs) <= _NARROW:
+        return convolve_planes(x, kernel, bordered=bordered)
     padded = x if bordered else _border(x, taps)
     batch, depth = len(x), padded.shape[1] - taps + 1
 
@@ -124,16 +127,10 @@ def _planes_around(padded: Array, number: Array, depth: int, taps: int) -> Array
 
 def _plane_kernel_gradient(x: Array, slope: Array, sides: Sequence[int]) -> Array:
     """Of a 2-D kernel, as a convolution with the batch as channels; between narrow layers, which
-    XLA has no fast kernels for, image by image as one matrix product."""
+    XLA has no fast kernels for, as matrix products."""
     inputs, outputs = x.shape[-1], slope.shape[-1]
     if inputs > 1 and max(inputs, outputs) <= _NARROW:
-
-        def add(total: Array, one: tuple[Array, Array]) -> tuple[Array, None]:
-            return total + _product_of_shifts(*one, sides), None
-
-        zeros = jnp.zeros((sides[1] * inputs, sides[0] * outputs), x.dtype)
-        total, _ = lax.scan(add, zeros, (x, slope))
-        return total.reshape(sides[1], inputs, sides[0], outputs).transpose(2, 0, 1, 3)
+        return kernel_gradient(x[None], slope[None], (1, *sides))[0]
     layout = ("CXYN", "IXYO", "XYNC")
     edges = [(k // 2, k // 2) for k in sides]
     if outputs <= _NARROW < inputs:
@@ -143,59 +140,16 @@ def _plane_kernel_gradient(x: Array, slope: Array, sides: Sequence[int]) -> Arra
     return lax.conv_general_dilated(x, slope, (1, 1), edges, dimension_numbers=layout)
 
 
-def _product_of_shifts(x: Array, slope: Array, sides: Sequence[int]) -> Array:
-    """Every tap in one matrix product [taps of the last axis and inputs, taps of the other axis and
-    outputs]: inputs shifted along the last axis, slopes the other way along the one before.
-
-    Args:
-        x: one image [h, w, i].
-        slope: [h, w, o].
-    """
-    rows = [_shift(x, 1, b - sides[1] // 2) for b in range(sides[1])]
-    columns = [_shift(slope, 0, sides[0] // 2 - a) for a in range(sides[0])]
-    left = jnp.concatenate(rows, -1).reshape(-1, sides[1] * x.shape[-1])
-    right = jnp.concatenate(columns, -1).reshape(-1, sides[0] * slope.shape[-1])
-    return left.T @ right
-
-
-def _shift(x: Array, axis: int, by: int) -> Array:
-    """x at ``position + by``, zeros beyond the edge."""
-    size = x.shape[axis]
-    inside = lax.slice_in_dim(x, max(by, 0), size + min(by, 0), axis=axis)
-    return _pad(inside, axis, max(-by, 0), max(by, 0))
-
-
 def _kernel_gradient(x: Array, slope: Array, sides: Sequence[int], bordered: bool) -> Array:
     """Sum over the positions of the input at each tap times the output's slope."""
-    taps, inputs, outputs = sides[0], x.shape[-1], slope.shape[-1]
-    if bordered and (len(sides) == 2 or inputs > outputs):
-        return _kernel_gradient(x, _border(slope, taps), sides, False)
+    taps = sides[0]
     if len(sides) == 2:
-        return _plane_kernel_gradient(x, slope, sides)
-    padded, depth = x if bordered else _border(x, taps), slope.shape[1]
-    if min(inputs, outputs) == 1 or x.size + slope.size < _CACHED:
-        folded = _fold(slope)
-        return jnp.stack(
-            [
-                _plane_kernel_gradient(_fold(padded[:, t : t + depth]), folded, sides[1:])
-                for t in range(taps)
-            ]
-        )
-    if inputs > outputs:
-        # The narrower of the two is the one that is copied for the most taps.
-        found = _kernel_gradient(slope, x, sides, False)
-        return jnp.flip(found, (0, 1, 2)).swapaxes(-1, -2)
-
-    # Plane by plane, the taps along the first axis as channels.
-    def add(total: Array, number: Array) -> tuple[Array, None]:
-        window = _planes_around(padded, number, depth, taps)
-        planes = jnp.concatenate([window[t] for t in range(taps)], -1)
-        own = lax.dynamic_index_in_dim(_fold(slope), number, keepdims=False)
-        return total + _product_of_shifts(planes, own, sides[1:]), None
-
-    zeros = jnp.zeros((sides[2] * taps * inputs, sides[1] * outputs), x.dtype)
-    total, _ = lax.scan(add, zeros, jnp.arange(len(x) * depth))
-    return total.reshape(sides[2], taps, inputs, sides[1], outputs).transpose(1, 3, 0, 2, 4)
+        return _plane_kernel_gradient(x, _border(slope, taps) if bordered else slope, sides)
+    if taps > 1 and math.prod(slope.shape[2:-1]) >= _FEW_PIXELS:
+        return kernel_gradient(x, slope, sides, bordered=bordered)
+    padded, depth, folded = x if bordered else _border(x, taps), slope.shape[1], _fold(slope)
+    parts = [_fold(padded[:, tap : tap + depth]) for tap in range(taps)]
+    return jnp.stack([_plane_kernel_gradient(part, folded, sides[1:]) for part in parts])
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -270,8 +224,10 @@ class Upsample(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b *s c"]) -> Float[Array, "b *t k"]:
-        b, *sides, _ = x.shape
+        b, *sides, inputs = x.shape
         n = len(sides)
+        # In one row, or the gradient takes three times as long.
+        x = x.reshape(-1, inputs)
         x = nn.Dense(math.prod(self.strides) * self.width, dtype=self.dtype)(x)
         x = x.reshape(b, *sides, *self.strides, self.width)
         woven = [

@@ -49,7 +49,7 @@ def oracle(x, kernel):
 def size(request, monkeypatch):
     """Both formulations of the kernel's gradient, the one for large volumes too."""
     if request.param == "streamed":
-        monkeypatch.setattr(convolution, "_CACHED", 0)
+        monkeypatch.setattr(convolution, "_FEW_PIXELS", 0)
 
 
 @pytest.mark.parametrize(("image", "kernel"), SHAPES, ids=str)

@@ -47,7 +47,7 @@ def test_slabs_and_their_neighbours(devices):
     [((3, 3), 2, 3), ((5, 3), 17, 4), ((3, 3, 3), 1, 2), ((3, 1, 3), 20, 18), ((5, 3, 3), 4, 18)],
 )
 def test_a_border_of_zeros_is_no_border(implementation, sides, inputs, outputs, monkeypatch):
-    monkeypatch.setattr("jaxfer.models.convolution._CACHED", 0)
+    monkeypatch.setattr("jaxfer.models.convolution._FEW_PIXELS", 0)
     rng = np.random.default_rng(0)
     shape, reach = (2, *(5, 6, 4)[: len(sides)], inputs), sides[0] // 2
     x = normal(rng, *shape)
