@@ -25,15 +25,20 @@ REST = """
   are more than 16 channels. Between narrower ones an output of zeros is added and cut off again.
 * *Volumes*: XLA has no fast 3-D kernels. A volume is convolved plane by plane, each plane as a
   sum of 2-D convolutions, so that what the taps share stays in the cache.
+* *One product a plane* (`jaxfer/models/plane_products.py`): volumes between narrow layers, and the
+  gradient of nearly every kernel of a volume. What all taps see lies side by side in one array that
+  stays from plane to plane; only the newest plane is written to it. To pad, shift and concatenate
+  anew for each plane takes longer than the products themselves.
 * *Gradient of a kernel*: in 2-D a convolution with the batch as channels, the wider of image and
-  slope as its outputs; between narrow layers, which would miss the fast kernels, one matrix product
-  of shifted copies per image. In 3-D the same per tap along the first axis while image and slope
-  fit the cache, otherwise plane by plane, all taps in one matrix product of shifted copies.
+  slope as its outputs; between narrow layers, which would miss the fast kernels, one product an
+  image as above. In 3-D one product a plane, or, where planes have few pixels, the same as in 2-D
+  per tap along the first axis.
 * *Instance norm and leaky ReLU*: one function whose gradient is formed from the input and two
   numbers per channel. The variance is that of the centred values: a single pass over sums of
   squares loses the digits of bright images, and XLA makes a pass of its own for each sum anyway.
 * *Pooling* is a reshape and a maximum, a transposed convolution of stride = kernel a matrix
-  product and depth-to-space.
+  product of rows and depth-to-space: XLA's gradient of a product with several axes of rows takes
+  three times as long.
 * *Skip and upsampled half* are concatenated: convolved apart, each half would be narrow at the
   finest level.
 
