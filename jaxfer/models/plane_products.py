@@ -42,9 +42,10 @@ def convolve_planes(
             seen = _write(seen, plane, at, axis=1, by=column - columns // 2, row=rows // 2)
         # The newest plane is the last tap's.
         turned = jnp.roll(weights, number + 1, 0).reshape(-1, rows * outputs)
-        found = (seen.reshape(tall * width, -1) @ turned).reshape(tall, width, rows, outputs)
+        found = _product(seen.reshape(tall * width, -1), turned)
+        found = found.reshape(tall, width, rows, outputs)
         parts = [found[row : row + height, :, row] for row in range(rows)]
-        return seen, sum(parts[1:], parts[0])
+        return seen, sum(parts[1:], parts[0]).astype(x.dtype)
 
     seen = jnp.zeros((tall, width, taps * columns * inputs), x.dtype)
     _, planes = lax.scan(step, seen, jnp.arange(batch * x.shape[1]))
@@ -87,15 +88,25 @@ def kernel_gradient(
         for row in range(rows):
             at = (slot * rows + row) * outputs
             right = _write(right, slopes, at, axis=0, by=rows // 2 - row)
-        found = left.reshape(height * width, -1).T @ right.reshape(height * width, -1)
+        found = _product(left.reshape(height * width, -1).T, right.reshape(height * width, -1))
         total += jnp.roll(found.reshape(total.shape), number, 1)
         return (total, (left, right)), None
 
-    total = jnp.zeros((columns * inputs, taps, rows * outputs), x.dtype)
+    total = jnp.zeros((columns * inputs, taps, rows * outputs), _of_sums(x))
     left = jnp.zeros((height, width, columns * inputs), x.dtype)
     right = jnp.zeros((height, width, taps * rows * outputs), x.dtype)
     (total, _), _ = lax.scan(step, (total, (left, right)), jnp.arange(batch * x.shape[1]))
-    return total.reshape(columns, inputs, taps, rows, outputs).transpose(2, 3, 0, 1, 4)
+    total = total.reshape(columns, inputs, taps, rows, outputs).transpose(2, 3, 0, 1, 4)
+    return total.astype(x.dtype)
+
+
+def _of_sums(x: Array) -> jnp.dtype:
+    """Sums over planes and rows have float32's digits at least."""
+    return jnp.promote_types(x.dtype, jnp.float32)
+
+
+def _product(a: Float[Array, "n k"], b: Float[Array, "k m"]) -> Float[Array, "n m"]:
+    return jnp.matmul(a, b, preferred_element_type=_of_sums(a))
 
 
 def _plane(x: Float[Array, "b d h w c"], number: Int[Array, ""]) -> Float[Array, "h w c"]:

@@ -85,6 +85,22 @@ def test_gradients_are_those_of_the_definition(image, kernel):
         np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
+def test_bfloat16_sums_have_float32s_digits():
+    """Many planes, and volumes: a running sum in bfloat16 stops growing at 256 times its terms."""
+    x, k, slope = draw((2, 300, 4, 3, 2), (3, 3, 3, 2, 5), (2, 300, 4, 3, 5))
+    rounded = [jnp.asarray(values, jnp.bfloat16) for values in (1 + abs(x), k, 1 + abs(slope))]
+
+    def gradients(dtype):
+        x, k, slope = (values.astype(dtype) for values in rounded)
+        return jax.vjp(lambda x, k: convolve(x, k, "shifted"), x, k)[1](slope)
+
+    for found, expected in zip(gradients(jnp.bfloat16), gradients(jnp.float32), strict=True):
+        assert found.dtype == jnp.bfloat16
+        np.testing.assert_allclose(
+            np.asarray(found, np.float32), expected, rtol=2**-8, atol=2**-8 * abs(expected).max()
+        )
+
+
 def test_auto_is_shifted_on_a_cpu_and_native_elsewhere(monkeypatch):
     x, k = map(jnp.asarray, draw((1, 3, 3, 3, 2), (3, 3, 3, 2, 2)))
 
