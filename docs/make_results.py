@@ -12,7 +12,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -22,10 +21,9 @@ FOLDER = Path(__file__).parent / "results"
 _HEAD = """\
 # Runs
 
-Made by `docs/make_results.py` from finished runs at commit {commit}, on {cores} cores. One target
-each, few subjects: read these as examples of what a run tells, not as evidence for a method. Dice
-is the mean over test subjects, gains are in Dice points, paired by subject, with 95 % bootstrap
-intervals over subjects.
+Made by `docs/make_results.py` from finished runs, on {cores} cores. One target each, few subjects:
+read these as examples of what a run tells, not as evidence for a method. Dice is the mean over test
+subjects, gains are in Dice points, paired by subject, with 95 % bootstrap intervals over subjects.
 """
 
 
@@ -64,7 +62,8 @@ def _section(workdir: Path) -> str:
         f"Target `{config['target']}`, seed {config['seed']}, fine-tuning seeds "
         f"{', '.join(map(str, tuned['seeds']))}, {tuned['steps']} steps; source "
         f"`{tuned['source']}`, first of {len(kept)} on the shortlist, {len(selection['sources'])} "
-        f"on the shelf. jax {about['versions']['jax']}, {about['devices']}: {_seconds(workdir)}.",
+        f"on the shelf. Commit {about['commit']}, jax {about['versions']['jax']}, "
+        f"{about['devices']}: {_seconds(workdir)}.",
         "",
         f"    {_anywhere(about['command'])}",
         "",
@@ -89,12 +88,9 @@ def _section(workdir: Path) -> str:
 
 
 def main() -> None:
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
-    ).stdout.strip()
     FOLDER.mkdir(exist_ok=True)
     sections = [_section(Path(argument)) for argument in sys.argv[1:]]
-    head = _HEAD.format(commit=commit, cores=os.cpu_count())
+    head = _HEAD.format(cores=os.cpu_count())
     (FOLDER / "runs.md").write_text("\n".join([head, *sections]), encoding="utf-8")
 
 
