@@ -361,7 +361,7 @@ def compiling(widths: list[int], shape: list[int], again: bool) -> Callable[[], 
 
 
 # The first pattern that an operation's name contains decides; '' is everything else. XLA leaves the
-# convolutions that form a kernel's gradient, and the copies that they need, without a name.
+# convolutions that form a 2-D kernel's gradient, and the copies that they need, without a name.
 LAYERS = (
     ("Conv_", "convolution"),
     ("InstanceNorm", "instance norm, leaky ReLU"),
@@ -369,14 +369,14 @@ LAYERS = (
     ("concatenate", "concatenation"),
     ("UNet", "pooling, head"),
     ("jit(", "loss, optimiser"),
-    ("", "kernel gradients, layout copies"),
+    ("", "convolution: backward"),
 )
 
 
 def _layer(name: str) -> str:
     """The layer of an operation, and the direction of the pass."""
     found = next(label for pattern, label in LAYERS if pattern in name)
-    if not found.startswith(("convolution", "instance")):
+    if found not in ("convolution", "instance norm, leaky ReLU"):
         return found
     return f"{found}: {'backward' if 'transpose(' in name else 'forward'}"
 

@@ -22,23 +22,25 @@ REST = """
   pages. PyTorch runs as it comes. Settings of the allocator in the environment (`GLIBC_TUNABLES`,
   `MALLOC_…`) are left alone: `MALLOC_PERTURB_=0 make bench` measures without what is kept.
 * *Narrow layers*: XLA hands a 2-D convolution to its fast kernels only where inputs or outputs
-  are more than 16 channels. Between narrower ones an output of zeros is added and cut off again.
-* *Volumes*: XLA has no fast 3-D kernels. A volume is convolved plane by plane, each plane as a
-  sum of 2-D convolutions, so that what the taps share stays in the cache.
+  are more than 16 channels. Between narrower ones an output of zeros is added and cut off again;
+  volumes are convolved by the products below.
+* *Volumes*: XLA has no fast 3-D kernels. Between layers of more than 16 channels a volume is
+  convolved plane by plane, each plane as a sum of 2-D convolutions, so that what the taps share
+  stays in the cache.
 * *One product a plane* (`jaxfer/models/plane_products.py`): volumes between narrow layers, and the
-  gradient of nearly every kernel of a volume. What all taps see lies side by side in one array that
-  stays from plane to plane; only the newest plane is written to it. To pad, shift and concatenate
-  anew for each plane takes longer than the products themselves.
+  gradient of a kernel of several taps along the first axis. What all taps see lies side by side in
+  one array that stays from plane to plane; only the newest plane is written to it, which saves most
+  of the copies that padding, shifting and concatenating made.
 * *Gradient of a kernel*: in 2-D a convolution with the batch as channels, the wider of image and
   slope as its outputs; between narrow layers, which would miss the fast kernels, one product an
-  image as above. In 3-D one product a plane, or, where planes have few pixels, the same as in 2-D
-  per tap along the first axis.
+  image as above. In 3-D one product a plane, or, where planes have few pixels, and where there is
+  one tap along the first axis, the same as in 2-D per tap.
 * *Instance norm and leaky ReLU*: one function whose gradient is formed from the input and two
   numbers per channel. The variance is that of the centred values: a single pass over sums of
   squares loses the digits of bright images, and XLA makes a pass of its own for each sum anyway.
 * *Pooling* is a reshape and a maximum, a transposed convolution of stride = kernel a matrix
-  product of rows and depth-to-space: XLA's gradient of a product with several axes of rows takes
-  three times as long.
+  product of rows and depth-to-space; XLA's gradient of a product with several axes of rows is
+  slower.
 * *Skip and upsampled half* are concatenated: convolved apart, each half would be narrow at the
   finest level.
 

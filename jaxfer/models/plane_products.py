@@ -1,8 +1,8 @@
 """Convolution of volumes, and the gradient of its kernel, as one matrix product for every plane.
 
 What the taps see lies side by side as channels in an array that goes from plane to plane: just the
-newest plane is written, in the place of the oldest, and what lies beyond the edges stays zero. So
-next to nothing is copied; XLA's way to shift, pad and concatenate takes longer than the products.
+newest plane is written, in the place of the oldest, and what lies beyond the edges stays zero. So a
+plane is copied once for each row or column of the kernel, not for each of its taps.
 """
 
 from __future__ import annotations
@@ -70,14 +70,15 @@ def kernel_gradient(
     taps, rows, columns = sides
     inputs, outputs = x.shape[-1], slope.shape[-1]
     if inputs > outputs:
-        # The narrower of the two is kept for all taps; they then run backwards.
+        # The wider of the two is kept for all taps, which a product of more columns than rows is
+        # faster for; they then run backwards.
         if bordered:
             slope = jnp.pad(slope, [(0, 0), (taps // 2, taps // 2), (0, 0), (0, 0), (0, 0)])
         found = kernel_gradient(slope, x, sides)
         return jnp.flip(found, (0, 1, 2)).swapaxes(-1, -2)
     batch, depth, height, width, _ = slope.shape
     x = jnp.pad(x, [(0, 0), (0 if bordered else taps // 2, 0), (0, 0), (0, 0), (0, 0)])
-    # A plane of zeros after a volume for each before the next: they are never of two volumes.
+    # Slopes of zero after a volume, so that none meets the planes of the next.
     slope = jnp.pad(slope, [(0, 0), (0, x.shape[1] - depth), (0, 0), (0, 0), (0, 0)])
 
     def step(kept: Kept, number: Array) -> tuple[Kept, None]:

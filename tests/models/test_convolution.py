@@ -13,7 +13,7 @@ import pytest
 from jaxfer.models import convolution
 from jaxfer.models.convolution import Convolution, Upsample, convolve, max_pool
 
-# Image, kernel: odd sizes, wide and narrow layers, kernels that are flat along an axis.
+# Image, kernel: odd sizes, wide and narrow layers, kernels flat along an axis or beyond the image.
 SHAPES = [
     ((2, 5, 7, 1), (3, 3, 1, 4)),
     ((2, 6, 5, 20), (3, 3, 20, 3)),
@@ -25,6 +25,8 @@ SHAPES = [
     ((2, 3, 5, 4, 2), (1, 3, 3, 2, 3)),
     ((1, 5, 4, 3, 2), (3, 3, 1, 2, 3)),
     ((1, 1, 4, 3, 2), (5, 1, 3, 2, 3)),
+    ((2, 6, 4, 3, 2), (5, 3, 3, 2, 3)),
+    ((2, 4, 2, 1, 4), (3, 5, 3, 4, 2)),
 ]
 
 
@@ -45,10 +47,10 @@ def oracle(x, kernel):
     return total
 
 
-@pytest.fixture(params=["cached", "streamed"])
+@pytest.fixture(params=["per tap", "per plane"])
 def size(request, monkeypatch):
-    """Both formulations of the kernel's gradient, the one for large volumes too."""
-    if request.param == "streamed":
+    """Both formulations of the kernel's gradient, the one for large planes too."""
+    if request.param == "per plane":
         monkeypatch.setattr(convolution, "_FEW_PIXELS", 0)
 
 
@@ -85,20 +87,20 @@ def test_gradients_are_those_of_the_definition(image, kernel):
         np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
+@pytest.mark.usefixtures("size")
 def test_bfloat16_sums_have_float32s_digits():
-    """Many planes, and volumes: a running sum in bfloat16 stops growing at 256 times its terms."""
+    """Of many planes, and volumes: only what is stored is rounded, by half of 2⁻⁷ at most."""
     x, k, slope = draw((2, 300, 4, 3, 2), (3, 3, 3, 2, 5), (2, 300, 4, 3, 5))
-    rounded = [jnp.asarray(values, jnp.bfloat16) for values in (1 + abs(x), k, 1 + abs(slope))]
+    rounded = [jnp.asarray(1 + abs(values), jnp.bfloat16) for values in (x, k, slope)]
 
-    def gradients(dtype):
+    def forms(dtype):
         x, k, slope = (values.astype(dtype) for values in rounded)
-        return jax.vjp(lambda x, k: convolve(x, k, "shifted"), x, k)[1](slope)
+        y, back = jax.vjp(lambda x, k: convolve(x, k, "shifted"), x, k)
+        return y, *back(slope)
 
-    for found, expected in zip(gradients(jnp.bfloat16), gradients(jnp.float32), strict=True):
+    for found, expected in zip(forms(jnp.bfloat16), forms(jnp.float32), strict=True):
         assert found.dtype == jnp.bfloat16
-        np.testing.assert_allclose(
-            np.asarray(found, np.float32), expected, rtol=2**-8, atol=2**-8 * abs(expected).max()
-        )
+        np.testing.assert_allclose(np.asarray(found, np.float32), expected, rtol=0.51 * 2**-7)
 
 
 def test_auto_is_shifted_on_a_cpu_and_native_elsewhere(monkeypatch):
