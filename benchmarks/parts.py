@@ -292,7 +292,9 @@ def _profile() -> Part:
     return Part(
         "Where a training step's time goes",
         "By layer, from JAX's profiler, this project's formulations against XLA's own "
-        "convolutions (`model.conv_impl='native'`). Wall time of each operation.",
+        "convolutions (`model.conv_impl='native'`). Wall time of each operation; what XLA leaves "
+        "without a name, mostly kernels' gradients and their copies, counts as a convolution's "
+        "backward pass.",
         "XLA's convolutions",
         [
             pair("2-D, 8 × 128², widths 16-128", [16, 32, 64, 128], [8, 128, 128]),

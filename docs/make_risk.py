@@ -122,12 +122,16 @@ def transfers(found: Methods, method: str, *, draws: int) -> dict[tuple[str, str
     return gains
 
 
+def controlled(found: Methods) -> list[str]:
+    """The uses of a map that were tried beside themselves shuffled, and beside the base."""
+    return [m for m, control in CONTROLS.items() if {m, control, BASE} <= {*found.methods}]
+
+
 def winners(found: Methods, *, draws: int) -> list[str]:
     """The uses of a map that lie above the strong base and above themselves shuffled."""
-    tried = [m for m, control in CONTROLS.items() if {m, control, BASE} <= {*found.methods}]
     return [
         method
-        for method in tried
+        for method in controlled(found)
         if all(
             _gain(found, method, other, found.shots, draws).verdict == "holds"
             for other in (BASE, CONTROLS[method])
@@ -137,12 +141,19 @@ def winners(found: Methods, *, draws: int) -> list[str]:
 
 def _added(found: Methods) -> str:
     """That some claims are not of before the study."""
-    if LATER not in found.methods:
-        return ""
-    return (
-        f"The claims of `{LATER}` were added, by the same rule, when those of `weighted` were "
-        "known: both\nare of the same test subjects.\n"
-    )
+    told = ""
+    if LATER in found.methods:
+        told += (
+            f"The claims of `{LATER}` were added, by the same rule, when those of `weighted` were "
+            "known: both\nare of the same test subjects.\n"
+        )
+    uses_tried = controlled(found)
+    if len(uses_tried) > 1:
+        told += (
+            f"The {len(uses_tried)} uses of (c) were tried one after another on these subjects; "
+            "their intervals are not\ncorrected for that.\n"
+        )
+    return told
 
 
 def _follows(studies: Iterable[Methods], *, draws: int) -> str:

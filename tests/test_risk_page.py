@@ -271,6 +271,20 @@ def test_the_claims_are_told_of_the_default_too(maker: ModuleType, tmp_path: Pat
     assert maker.uses(found) == ("weighted", "plain_where")
 
 
+def test_uses_that_were_tried_one_after_another_are_counted(
+    maker: ModuleType, tmp_path: Path
+) -> None:
+    whole = world(tmp_path / "whole", {})
+    fewer = ("scratch", "plain", "plain_ce", "weighted", "weighted_shuffled")
+    less = only(world(tmp_path / "less", {}), method=fewer)
+    for folder, told in ((whole, True), (less, False)):
+        maker.main(tmp_path / "page", draws=20, results=[folder])
+        text = (tmp_path / "page" / "risk.md").read_text()
+        number = text.count("| (c) ")
+        assert (f"The {number} uses of (c) were tried one after another" in text) == told
+        assert (number > 1) == told
+
+
 def test_shots_of_some_targets_alone_are_told(maker: ModuleType, tmp_path: Path) -> None:
     whole = world(tmp_path / "whole", {})
     more = only(world(tmp_path / "more", {}, seed=1), target=TARGETS[:1], shots=("10",))

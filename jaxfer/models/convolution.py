@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from jaxfer.models.plane_products import convolve_planes, kernel_gradient
+from jaxfer.models.plane_products import convolve_planes, kernel_gradient, pad
 from jaxfer.models.slabs import with_neighbours
 
 IMPLEMENTATIONS = ("auto", "native", "shifted")
@@ -49,7 +49,8 @@ def convolve(
             kernel reaches; the output is shorter by that.
 
     Raises:
-        ValueError: an even kernel, a number of axes that is neither 2 nor 3, an unknown name.
+        ValueError: an even kernel, a number of axes that is neither 2 nor 3, an unknown name, an
+            image of another type than the kernel.
     """
     sides = kernel.shape[:-2]
     if len(sides) not in (2, 3) or len(sides) != x.ndim - 2 or not all(k % 2 for k in sides):
@@ -57,6 +58,8 @@ def convolve(
             f"a kernel of sides {sides} on an array of shape {x.shape}; two or three odd sides, "
             "as many as the array has spatial axes"
         )
+    if x.dtype != kernel.dtype:
+        raise ValueError(f"a kernel of {kernel.dtype} on an array of {x.dtype}; one type for both")
     if implementation not in IMPLEMENTATIONS:
         raise ValueError(f"implementation {implementation!r}; one of {', '.join(IMPLEMENTATIONS)}")
     if implementation == "auto":
@@ -73,10 +76,6 @@ def _native(x: Array, kernel: Array, bordered: bool) -> Array:
     return lax.conv_general_dilated(x, kernel, (1,) * len(letters), edges, dimension_numbers=layout)
 
 
-def _pad(x: Array, axis: int, before: int, after: int) -> Array:
-    return jnp.pad(x, [(before, after) if a == axis else (0, 0) for a in range(x.ndim)])
-
-
 def _fold(x: Array) -> Array:
     """The first spatial axis becomes part of the batch."""
     return x.reshape(x.shape[0] * x.shape[1], *x.shape[2:])
@@ -84,7 +83,7 @@ def _fold(x: Array) -> Array:
 
 def _border(x: Array, taps: int) -> Array:
     """With zeros beyond the edges of the first spatial axis, as far as a kernel reaches."""
-    return _pad(x, 1, taps // 2, taps // 2)
+    return pad(x, 1, taps // 2, taps // 2)
 
 
 def _plane(x: Array, kernel: Array, bordered: bool = False) -> Array:
@@ -92,7 +91,7 @@ def _plane(x: Array, kernel: Array, bordered: bool = False) -> Array:
     *_, inputs, outputs = kernel.shape
     if max(inputs, outputs) > _NARROW:
         return _native(x, kernel, bordered)
-    widened = _pad(kernel, 3, 0, _NARROW + 1 - outputs)
+    widened = pad(kernel, 3, 0, _NARROW + 1 - outputs)
     return _native(x, widened, bordered)[..., :outputs]
 
 

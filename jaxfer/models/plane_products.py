@@ -30,7 +30,7 @@ def convolve_planes(
     taps, rows, columns, inputs, outputs = kernel.shape
     batch, _, height, width, _ = x.shape
     reach = 0 if bordered else taps // 2
-    x = jnp.pad(x, [(0, 0), (reach, reach), (0, 0), (0, 0), (0, 0)])
+    x = pad(x, 1, reach, reach)
     # One product for every row of the kernel, over as many rows more; the rows are added then.
     tall = height + rows - 1
     weights = kernel.transpose(0, 2, 3, 1, 4).reshape(taps, columns * inputs, rows * outputs)
@@ -73,13 +73,13 @@ def kernel_gradient(
         # The wider of the two is kept for all taps, which a product of more columns than rows is
         # faster for; they then run backwards.
         if bordered:
-            slope = jnp.pad(slope, [(0, 0), (taps // 2, taps // 2), (0, 0), (0, 0), (0, 0)])
+            slope = pad(slope, 1, taps // 2, taps // 2)
         found = kernel_gradient(slope, x, sides)
         return jnp.flip(found, (0, 1, 2)).swapaxes(-1, -2)
     batch, depth, height, width, _ = slope.shape
-    x = jnp.pad(x, [(0, 0), (0 if bordered else taps // 2, 0), (0, 0), (0, 0), (0, 0)])
+    x = pad(x, 1, 0 if bordered else taps // 2, 0)
     # Slopes of zero after a volume, so that none meets the planes of the next.
-    slope = jnp.pad(slope, [(0, 0), (0, x.shape[1] - depth), (0, 0), (0, 0), (0, 0)])
+    slope = pad(slope, 1, 0, x.shape[1] - depth)
 
     def step(kept: Kept, number: Array) -> tuple[Kept, None]:
         total, (left, right) = kept
@@ -99,6 +99,11 @@ def kernel_gradient(
     (total, _), _ = lax.scan(step, (total, (left, right)), jnp.arange(batch * x.shape[1]))
     total = total.reshape(columns, inputs, taps, rows, outputs).transpose(2, 3, 0, 1, 4)
     return total.astype(x.dtype)
+
+
+def pad(x: Array, axis: int, before: int, after: int) -> Array:
+    """With zeros before and after, along one axis."""
+    return jnp.pad(x, [(before, after) if a == axis else (0, 0) for a in range(x.ndim)])
 
 
 def _of_sums(x: Array) -> jnp.dtype:

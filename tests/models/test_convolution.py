@@ -128,6 +128,13 @@ def test_what_cannot_be_convolved_is_told(image, kernel, implementation, told):
         convolve(jnp.zeros(image), jnp.zeros(kernel), implementation)
 
 
+@pytest.mark.parametrize("implementation", ["native", "shifted"])
+def test_an_image_and_a_kernel_of_two_types_are_told(implementation):
+    x, kernel = jnp.zeros((1, 4, 4, 4, 2), jnp.bfloat16), jnp.zeros((3, 3, 3, 2, 3), jnp.float32)
+    with pytest.raises(ValueError, match="kernel of float32 on an array of bfloat16"):
+        convolve(x, kernel, implementation)
+
+
 def test_the_parameters_are_the_librarys():
     x = jnp.asarray(draw((1, 4, 5, 2))[0])
     ours, theirs = Convolution(3, (3, 3)), nn.Conv(3, (3, 3), use_bias=False)
