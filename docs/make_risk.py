@@ -52,6 +52,7 @@ CONTROLS = {
     "plain_where_nats": "plain_where_nats_shuffled",
     "plain_where_trusted": "plain_where_trusted_shuffled",
     "plain_where_logme": "plain_where_logme_shuffled",
+    "plain_softened": "plain_softened_shuffled",
     "risk_sampled": "risk_sampled_shuffled",
     "risk_sampled_lda": "risk_sampled_lda_shuffled",
 }

@@ -158,6 +158,7 @@ def default_config() -> ConfigDict:
     c.finetune.focal = 2.0  # exponent of focal
     c.finetune.missed = 0.7  # weight, in tversky, of what is missed; the rest for what is spurious
     c.finetune.hardest = 0.25  # share of the pixels that count in ohem
+    c.finetune.soften = 0.3  # share that plain_softened takes from labels the source does not give
 
     c.evaluate = ConfigDict()
     c.evaluate.overlap = 0.5  # of neighbouring tiles

@@ -144,6 +144,7 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "finetune.focal": (lambda v: v >= 1, "at least 1"),
     "finetune.missed": (_unit, "0 … 1"),
     "finetune.hardest": (lambda v: 0 < v <= 1, "above 0, at most 1"),
+    "finetune.soften": (lambda v: 0 < v <= 0.5, "above 0, at most 0.5"),
     "finetune.seeds": (
         lambda v: 0 < len(v) == len(set(v)) and all(_seed(s) for s in v),
         "one seed or more, distinct, 0 … 2³¹ − 1",

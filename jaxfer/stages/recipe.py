@@ -49,6 +49,7 @@ def _loss(settings: ConfigDict, method: Method) -> Loss:
         focal=float(settings.focal) if method.pixels == "focal" else 0.0,
         hardest=float(settings.hardest) if method.pixels == "hardest" else 1.0,
         missed=float(settings.missed) if tversky else 0.5,
+        soften=float(settings.soften) if method.uses_map_to("soften") else 0.0,
     )
 
 
@@ -64,7 +65,7 @@ def _words(run: Run, method: Method, loss: Loss) -> str:
         "hardest": f" over the hardest {loss.hardest:.0%} of pixels,",
     }[method.pixels]
     told = f"{kinds[method.class_weights]}{pixels} cross-entropy"
-    if method.risk is not None and method.risk.to == "weigh":
+    if method.risk is not None and method.uses_map_to("weigh"):
         settings = risk_settings(run, method.risk)
         mode = settings.mode if settings.metric == "leep" else f"{settings.metric} {settings.mode}"
         changed = "".join(f", {control}" for control in method.risk.controls)
@@ -81,8 +82,9 @@ def _words(run: Run, method: Method, loss: Loss) -> str:
     overlap = f"Tversky loss ({loss.missed:g} for what is missed)"
     overlap = "soft Dice" if method.overlap == "dice" else overlap
     told += f" + {loss.dice_weight:g} × {overlap}" if loss.dice_weight else ""
-    drawn = method.risk is not None and method.risk.to == "draw"
-    return told + (", patches drawn by the risk map" if drawn else "")
+    if method.uses_map_to("soften"):
+        told += f", labels softened by {loss.soften:g} of what the source does not give them"
+    return told + (", patches drawn by the risk map" if method.uses_map_to("draw") else "")
 
 
 def recipe_of(
@@ -103,10 +105,10 @@ def recipe_of(
     dimensions = len(run.config.model.patch)
     plain_weights = frequency_weights(cases)
     use = method.risk
-    if use is not None and weights is not None and use.to == "weigh":
-        cases = [replace(c, risk=file) for c, file in zip(cases, weights, strict=True)]
-    elif weights is not None:
+    if weights is not None and method.uses_map_to("draw"):
         cases = [replace(c, drawn_by=file) for c, file in zip(cases, weights, strict=True)]
+    elif weights is not None:
+        cases = [replace(c, risk=file) for c, file in zip(cases, weights, strict=True)]
     loss = _loss(settings, method)
     class_weights = frequency_weights(cases, _POWERS[method.class_weights])
     fade = None
@@ -142,6 +144,7 @@ _OWN_FIELDS: dict[str, Callable[[Method], bool]] = {
     "focal": lambda m: m.pixels == "focal",
     "missed": lambda m: m.overlap == "tversky",
     "hardest": lambda m: m.pixels == "hardest",
+    "soften": lambda m: m.uses_map_to("soften"),
     "dice_weight": lambda m: m.overlap != "none",
     **dict.fromkeys(("methods", "seeds", "source", "path"), lambda _: False),
 }

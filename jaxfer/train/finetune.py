@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from flax import traverse_util
@@ -127,7 +127,8 @@ def mean_weight(
 
     Its inverse is the loss's ``scale``: with the mean weight at 1, the ratio of cross-entropy to
     Dice loss, and the effective learning rate, are the same for every map and denominator. Weights
-    that the loss divides by their own sum are taken as those that it divides by the pixels.
+    that the loss divides by their own sum are taken as those that it divides by the pixels. A map
+    that softens labels weighs nothing.
 
     Args:
         dimensions: 2 or 3, of the network's images; a rim grows along their axes.
@@ -135,7 +136,7 @@ def mean_weight(
     total, voxels = 0.0, 0
     factors: Float[np.ndarray, " c"] = np.asarray(class_weights)
     for case in cases:
-        classes, risk = case.classes(), risk_of(case)
+        classes, risk = case.classes(), risk_of(replace(case, risk=None) if loss.soften else case)
         inside = _region(classes, loss, in_plane(case.plane) if dimensions == 2 else (0, 1, 2))
         size = case.foreground_fraction if loss.denominator == "foreground" else 1.0
         total += float((risk[inside] * factors[classes[inside]]).sum(dtype=np.float64)) / size

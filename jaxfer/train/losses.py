@@ -16,13 +16,26 @@ SumAndNormaliser = tuple[Float[Array, " b"], Float[Array, " b"]]
 
 
 def pixel_cross_entropy(
-    logits: Float[Array, "b *s c"], labels: Int[Array, " b *s"], valid: Bool[Array, " b *s"]
+    logits: Float[Array, "b *s c"],
+    labels: Int[Array, " b *s"],
+    valid: Bool[Array, " b *s"],
+    doubt: Float[Array, " b *s"] | None = None,
 ) -> Float[Array, " b *s"]:
-    """−log softmax of the true class in nats; 0 where not valid, whatever stands there."""
+    """−log softmax of the true class in nats; 0 where not valid, whatever stands there.
+
+    Args:
+        doubt: share of each label, 0 … 1, that its pixel's other classes get, all alike: label
+            smoothing (Szegedy et al., CVPR 2016) with a strength of its own at every pixel; read
+            where valid. None: none. No gradient flows into it.
+    """
     safe = jnp.where(valid[..., None], logits, 0.0)
     index = jnp.where(valid, labels, 0)[..., None]
     log_probs = jax.nn.log_softmax(safe, axis=-1)
-    return jnp.where(valid, -jnp.take_along_axis(log_probs, index, axis=-1)[..., 0], 0.0)
+    losses = -jnp.take_along_axis(log_probs, index, axis=-1)[..., 0]
+    if doubt is not None:
+        others = (-log_probs.sum(-1) - losses) / (logits.shape[-1] - 1)
+        losses += jax.lax.stop_gradient(jnp.where(valid, doubt, 0.0)) * (others - losses)
+    return jnp.where(valid, losses, 0.0)
 
 
 def map_weighted_cross_entropy(
@@ -37,6 +50,7 @@ def map_weighted_cross_entropy(
     rim: int = 0,
     focal: float = 0.0,
     hardest: float = 1.0,
+    doubt: Float[Array, " b *s"] | None = None,
 ) -> SumAndNormaliser:
     """Cross-entropy weighted by a map, per image: (1 / d_i) Σ_{p∈S} R_i(p) · CE_i(p).
 
@@ -62,13 +76,14 @@ def map_weighted_cross_entropy(
             0 or at least 1. Gradients flow through the factor, as published.
         hardest: share of S, of the largest CE, that counts (OHEM: Shrivastava et al., CVPR 2016);
             chosen in each image.
+        doubt: of ``pixel_cross_entropy``.
 
     Returns:
         (loss, 1) per image; (0, 0) for an image without a valid pixel. The loss of an image with
         valid pixels and none in S is 0, and it counts.
     """
     axes = tuple(range(1, valid.ndim))
-    losses = pixel_cross_entropy(logits, labels, valid)
+    losses = pixel_cross_entropy(logits, labels, valid, doubt)
     pixels = valid.sum(axes).astype(jnp.float32)
     is_foreground = valid & (labels > 0)
     if region == "foreground_rim":

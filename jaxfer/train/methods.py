@@ -19,7 +19,8 @@ class MapUse:
         whose: "own", the map of the source that is fine-tuned; that of an "other" one; the mean of
             those of "all" sources of the run that have a network, this one included.
         controls: applied to the weights in order, of ``jaxfer.train.controls``.
-        to: "weigh" the pixels of the cross-entropy, or "draw" patches where the weights are large.
+        to: "weigh" the pixels of the cross-entropy; "draw" patches where the weights are large;
+            "soften" the labels, of which the weights are what the source gives them.
         fades: the weights go over to those of the plain method during the training.
     """
 
@@ -67,6 +68,10 @@ class Method:
     overlap: str = "dice"
     risk: MapUse | None = None
 
+    def uses_map_to(self, what: str) -> bool:
+        """Whether it heeds a risk map, and to do this with it."""
+        return self.risk is not None and self.risk.to == what
+
     @property
     def perturbed(self) -> bool:
         """Starts from the source's parameters with a share of random ones mixed in. What is held to
@@ -86,6 +91,7 @@ _IN_NATS = (("normalise", "none"), ("amplify", "identity"))
 
 # exp(−risk) is the probability that the source gives the label.
 _TRUST = (("normalise", "none"), ("amplify", "exp"), ("gain", -1.0))
+_GIVEN = (*_TRUST, ("clip", 1.0))
 
 _LDA = (("mode", "instance"), ("metric", "lda"))
 # Of rare classes, its models know the noise so well that every pixel's risk would be the largest.
@@ -203,6 +209,14 @@ METHODS: dict[str, Method] = {
     "plain_where_inner": Method(
         "plain_where, the risk limited at borders of labels",
         risk=MapUse(settings=(("border", 1),), controls=("where",)),
+    ),
+    "plain_softened": Method(
+        "plain, labels softened where the source doubts them",
+        risk=MapUse(settings=_GIVEN, to="soften"),
+    ),
+    "plain_softened_shuffled": Method(
+        "control of plain_softened: shuffled within class",
+        risk=MapUse(settings=_GIVEN, controls=("shuffled",), to="soften"),
     ),
     "risk_sampled": Method(
         "plain, patches drawn in proportion to the risk", risk=MapUse(settings=_IN_NATS, to="draw")

@@ -55,6 +55,8 @@ class Loss:
         region, denominator, rim, focal, hardest: of ``map_weighted_cross_entropy``.
         dice_weight: of the soft Dice loss beside the cross-entropy.
         missed: of ``tversky``, which with ½ is the soft Dice loss.
+        soften: above 0 the map does not weigh: it is what the source gives the label, and so much
+            of what it does not give goes from the label to the other classes.
     """
 
     region: str = "all"
@@ -64,6 +66,7 @@ class Loss:
     focal: float = 0.0
     hardest: float = 1.0
     missed: float = 0.5
+    soften: float = 0.0
 
 
 def example_losses(
@@ -72,12 +75,16 @@ def example_losses(
     """Each part of the loss as (sum, normaliser) per image.
 
     A pixel's weight in the cross-entropy is its risk times its image's weight for its class, plus
-    the weight for its class that needs no map (``plain_weights``) where the batch has such.
+    the weight for its class that needs no map (``plain_weights``) where the batch has such. Where
+    labels are softened, its weight is that for its class alone.
     """
     labels = batch["label"]
     valid = labels != IGNORE
     classes = jnp.where(valid, labels, 0)
-    weights = batch["risk"] * jax.vmap(jnp.take)(batch["class_weights"], classes)
+    weights = jax.vmap(jnp.take)(batch["class_weights"], classes)
+    doubt = loss.soften * (1.0 - batch["risk"]) if loss.soften else None
+    if not loss.soften:
+        weights *= batch["risk"]
     if "plain_weights" in batch:
         weights += jax.vmap(jnp.take)(batch["plain_weights"], classes)
     cross_entropy = map_weighted_cross_entropy(
@@ -91,6 +98,7 @@ def example_losses(
         rim=loss.rim,
         focal=loss.focal,
         hardest=loss.hardest,
+        doubt=doubt,
     )
     overlap = tversky(logits, labels, valid, missed=loss.missed)
     return {"cross_entropy": cross_entropy, "dice_loss": overlap}

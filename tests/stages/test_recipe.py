@@ -119,13 +119,18 @@ def test_plain_where_differs_from_plain_by_the_map_alone(run, cases, tmp_path, m
     assert len(set(weighted.class_weights)) == 1
 
 
-def test_a_map_weighs_or_draws(run, cases, weights, moved) -> None:
+def test_a_map_weighs_or_draws_or_softens(run, cases, weights, moved) -> None:
     drawn = recipe_of(run, METHODS["risk_sampled"], cases, weights, moved)
     assert [case.drawn_by for case in drawn.cases] == weights
     assert all((risk_of(case) == 1).all() for case in drawn.cases)
     weighed = recipe_of(run, METHODS["weighted"], cases, weights, moved)
     assert [case.risk for case in weighed.cases] == weights
     assert all(case.drawn_by is None for case in weighed.cases)
+    softened = recipe_of(run, METHODS["plain_softened"], cases, weights, moved)
+    assert [case.risk for case in softened.cases] == weights
+    assert all(case.drawn_by is None for case in softened.cases)
+    plain = recipe_of(run, METHODS["plain"], cases, None, moved).minimised
+    assert softened.minimised == replace(plain, loss=Loss(soften=0.3))
 
 
 def test_a_fade_goes_over_to_the_plain_weights(run, cases, weights, moved) -> None:
@@ -232,6 +237,7 @@ OWN = {
     "focal": (3.0, {"focal"}),
     "missed": (0.6, {"tversky"}),
     "hardest": (0.5, {"ohem"}),
+    "soften": (0.5, {"plain_softened", "plain_softened_shuffled"}),
     "fade": (0.5, {"weighted_faded", "plain_where_faded"}),
     "dice_weight": (0.5, {n for n, m in METHODS.items() if m.overlap != "none"}),
     "ema": (0.9, set(NAMES)),

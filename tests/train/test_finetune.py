@@ -165,6 +165,7 @@ def test_mean_weight_by_hand(make_case, tmp_path):
     )
     assert mean_weight([case], weights, Loss("foreground", "foreground")) == pytest.approx(420 / 2)
     assert mean_weight([replace(case, risk=None)], weights, Loss()) == pytest.approx(111 / 3)
+    assert mean_weight([case], weights, Loss(soften=0.3)) == pytest.approx(111 / 3)
 
 
 def test_mean_weight_of_a_map_of_zeros_scales_nothing(make_case, tmp_path):

@@ -336,6 +336,37 @@ def test_the_hardest_pixels_are_those_of_the_largest_cross_entropy(patch):
     assert float(other(patch, **OTHERS["hardest"])[0][0]) == pytest.approx(expected, rel=1e-5)
 
 
+def test_doubt_gives_a_share_of_the_label_to_the_other_classes(patch):
+    logits, labels, weights, valid = patch
+    doubt = jnp.asarray(np.random.default_rng(4).uniform(0, 0.5, valid.shape), jnp.float32)
+    hard = jax.nn.one_hot(jnp.where(valid, labels, 0), 3)
+    targets = hard * (1 - doubt[..., None]) + (1 - hard) * doubt[..., None] / 2
+
+    def ours(logits, doubt, labels=labels):
+        total, _ = map_weighted_cross_entropy(
+            logits, labels, weights, valid, denominator="pixels", doubt=doubt
+        )
+        return total.sum()
+
+    def theirs(logits):
+        losses = optax.softmax_cross_entropy(logits, targets)
+        return (jnp.where(valid, weights * losses, 0).sum((1, 2)) / valid.sum((1, 2))).sum()
+
+    found, expected = (jax.value_and_grad(f)(logits) for f in (lambda x: ours(x, doubt), theirs))
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-7), found, expected
+    )
+    spoilt = (
+        jnp.where(valid[..., None], logits, jnp.nan),
+        jnp.where(valid, doubt, jnp.nan),
+        jnp.where(valid, labels, -7),
+    )
+    same(jax.value_and_grad(ours)(*spoilt), found)
+    without, slope = jax.value_and_grad(lambda x: ours(x, None))(logits)
+    same(jax.value_and_grad(ours)(logits, jnp.zeros_like(doubt)), (without, slope))
+    assert not jax.grad(ours, argnums=1)(logits, doubt).any()
+
+
 @pytest.mark.parametrize("missed", [0.2, 0.5, 0.9])
 def test_tversky_by_the_equation(patch, missed):
     logits, labels, _, valid = patch

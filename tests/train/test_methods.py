@@ -37,6 +37,7 @@ def test_a_control_of_a_map_differs_from_its_method_by_the_control_alone() -> No
         ("plain_where_shuffled", "plain_where", ("where", "shuffled")),
         ("plain_where_inverted", "plain_where", ("inverted", "where")),
         ("plain_where_all_shuffled", "plain_where_all", ("where", "shuffled")),
+        ("plain_softened_shuffled", "plain_softened", ("shuffled",)),
         ("risk_sampled_shuffled", "risk_sampled", ("shuffled",)),
     ):
         method, control = METHODS[of], METHODS[name]

@@ -13,8 +13,9 @@ from jaxfer.errors import UserError
 from jaxfer.models.unet import UNet
 from jaxfer.tasks import IGNORE
 from jaxfer.train.loop import initial_params
+from jaxfer.train.losses import map_weighted_cross_entropy
 from jaxfer.train.schedule import Schedule
-from jaxfer.train.step import Loss, TrainState, pmap_step, replicate, shard
+from jaxfer.train.step import Loss, TrainState, example_losses, pmap_step, replicate, shard
 
 SIDE, CLASSES, RATE = 6, 3, 0.05
 MODEL = UNet(num_classes=CLASSES, widths=(2,))
@@ -214,6 +215,26 @@ def test_is_the_gradient_of_the_mean_over_the_used_images(params, batch):
     assert metrics["cross_entropy"] == pytest.approx(float(parts[0]), rel=1e-5)
     assert metrics["dice_loss"] == pytest.approx(float(parts[1]), rel=1e-5)
     assert metrics["gradient_norm"] == pytest.approx(float(optax.tree.norm(slope)), rel=1e-5)
+
+
+def test_a_map_that_softens_labels_does_not_weigh(batch):
+    batch = {name: jnp.asarray(value) for name, value in batch.items()}
+    label, draw = batch["label"], np.random.default_rng(2)
+    given = jnp.asarray(draw.uniform(size=label.shape), jnp.float32)
+    logits = jnp.asarray(draw.standard_normal((*label.shape, CLASSES)), jnp.float32)
+    valid = label != IGNORE
+    by_class = jnp.array([0.5, 1.0, 2.0])[jnp.where(valid, label, 0)]
+    loss = Loss(soften=0.4)
+    found = example_losses(loss, logits, batch | {"risk": given})["cross_entropy"]
+    expected = map_weighted_cross_entropy(
+        logits, label, by_class, valid, denominator="pixels", doubt=0.4 * (1 - given)
+    )
+    agree(found, expected)
+    sure = batch | {"risk": jnp.ones_like(given)}
+    hard = example_losses(Loss(), logits, sure)
+    jax.tree.map(np.testing.assert_array_equal, example_losses(loss, logits, sure), hard)
+    seen = np.asarray(found[1]) > 0
+    assert (np.asarray(found[0]) != np.asarray(hard["cross_entropy"][0]))[seen].all()
 
 
 def test_images_of_weight_zero_and_ignored_ones_change_no_bit(params, batch):
