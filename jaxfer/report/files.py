@@ -59,6 +59,7 @@ def read_run(workdir: Path) -> Run:
             allowed="a folder that a run has written",
             mend="name the workdir of a run",
         )
+    finetuning = _finetuning(workdir / "finetune/summary.json")
     return Run(
         workdir=workdir,
         config=_record(workdir / "config.json") or {},
@@ -72,8 +73,9 @@ def read_run(workdir: Path) -> Run:
         finetuning_seconds=_finetuning_seconds(workdir / "finetune"),
         source_curves=_source_curves(workdir / "sources"),
         curves=_method_curves(workdir / "finetune"),
-        finetuning=_finetuning(workdir / "finetune/summary.json"),
+        finetuning=finetuning,
         risk_maps=_risk_maps(workdir / "risk"),
+        weights=_weights(workdir, finetuning) if finetuning else {},
         evaluation=_evaluation(workdir),
     )
 
@@ -314,6 +316,18 @@ def _risk_maps(folder: Path) -> dict[str, dict[str, Path]]:
     return maps
 
 
+def _weights(workdir: Path, finetuning: Finetuning) -> dict[str, dict[str, Path]]:
+    """What the methods made of a map: methods → case → file; those that made the same, once."""
+    found: dict[str, dict[str, Path]] = {}
+    folders = {method: about.get("weights") for method, about in finetuning.methods.items()}
+    for folder in dict.fromkeys(name for name in folders.values() if name):
+        files = sorted((workdir / str(folder)).glob("*_weights.nii.gz"))
+        if files:
+            methods = ", ".join(method for method, own in folders.items() if own == folder)
+            found[methods] = {file.name.removesuffix("_weights.nii.gz"): file for file in files}
+    return found
+
+
 def _evaluation(workdir: Path) -> Evaluation | None:
     folder = workdir / "evaluate"
     table, summary = folder / "metrics.csv", folder / "summary.json"
@@ -421,6 +435,10 @@ def _test_cases(path: Path, workdir: Path) -> tuple[TestCase, ...]:
                 },
                 risk=workdir / entry["risk"] if entry.get("risk") else None,
                 channel=int(entry.get("channel") or 0),
+                harm={
+                    str(method): (float(about["worse"]), float(about["better"]))
+                    for method, about in (entry.get("harm") or {}).items()
+                },
             )
             for entry in _json(path)
         )

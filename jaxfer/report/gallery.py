@@ -35,11 +35,15 @@ class PictureRow:
 
 @dataclass(frozen=True)
 class Scale:
-    """The risks of the darkest and the brightest colour, in nats; clipped: some risks are above."""
+    """The values of the darkest and the brightest colour; clipped: some are above.
+
+    `measures` is what they are, and in which unit.
+    """
 
     low: float
     high: float
     clipped: bool
+    measures: tuple[str, str] = ("risk", "nats")
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,7 @@ def test_gallery(evaluation: Evaluation) -> Gallery | None:
         titles.append(f"{place.capitalize()}: {subject}, Dice {written}")
         slices.append(_slice_or_reason(case, evaluation, method))
     risks = [cut.risk for cut, _ in slices if cut and cut.risk is not None]
-    scale = risk_scale(risks)
+    scale = map_scale(risks)
     return Gallery(
         rows=tuple(
             PictureRow(title, remark, _case_pictures(cut, method, scale) if cut else ())
@@ -118,33 +122,43 @@ def _case_pictures(cut: CaseSlice, method: str, scale: Scale) -> tuple[Picture, 
     return tuple(pictures)
 
 
-def training_galleries(maps: Mapping[str, Mapping[str, Path]]) -> tuple[Gallery, ...]:
-    """The stored maps of the first training cases, a gallery for each of the two readings."""
+def training_galleries(
+    maps: Mapping[str, Mapping[str, Path]], weights: Mapping[str, Mapping[str, Path]]
+) -> tuple[Gallery, ...]:
+    """The stored maps of the first training cases, and what the methods made of maps.
+
+    Args:
+        maps: files by case and reading.
+        weights: files by methods and case.
+    """
     galleries = []
     for kind in ("instance", "positional"):
-        cases = [case for case in maps if kind in maps[case]][:SHOWN_TRAINING_CASES]
-        cuts = [_risk_slice(maps[case][kind]) for case in cases]
-        if not cuts:
-            continue
-        scale = risk_scale([cut for cut, _, _ in cuts])
-        pictures = tuple(
-            Picture(
-                figures.risk_picture(cut, (), limits=(scale.low, scale.high), aspect=aspect),
-                f"{case}, slice {index + 1}",
-            )
-            for case, (cut, aspect, index) in zip(cases, cuts, strict=True)
-        )
-        remark = f"{len(cases)} of {sum(kind in kinds for kinds in maps.values())} training cases"
-        galleries.append(
-            Gallery(
-                (PictureRow(f"{kind.capitalize()} map", remark, pictures),),
-                scale=scale,
-            )
-        )
-    return tuple(galleries)
+        files = {case: kinds[kind] for case, kinds in maps.items() if kind in kinds}
+        galleries.append(_of_training(f"{kind.capitalize()} map", files, ("risk", "nats")))
+    for methods, made in weights.items():
+        galleries.append(_of_training(f"Weights of {methods}", made, ("weight", "")))
+    return tuple(found for found in galleries if found.rows)
 
 
-def _risk_slice(path: Path) -> tuple[Float[np.ndarray, "row column"], float, int]:
+def _of_training(title: str, files: Mapping[str, Path], measures: tuple[str, str]) -> Gallery:
+    """One map of the first training cases; without a row if there is none."""
+    cases = list(files)[:SHOWN_TRAINING_CASES]
+    if not cases:
+        return Gallery(())
+    cuts = [_telling_slice(files[case]) for case in cases]
+    scale = map_scale([cut for cut, _, _ in cuts], measures)
+    pictures = tuple(
+        Picture(
+            figures.risk_picture(cut, (), limits=(scale.low, scale.high), aspect=aspect),
+            f"{case}, slice {index + 1}",
+        )
+        for case, (cut, aspect, index) in zip(cases, cuts, strict=True)
+    )
+    remark = f"{len(cases)} of {len(files)} training cases"
+    return Gallery((PictureRow(title, remark, pictures),), scale=scale)
+
+
+def _telling_slice(path: Path) -> tuple[Float[np.ndarray, "row column"], float, int]:
     """The slice where the map departs most from its median, its aspect and its index."""
     volume = read_volume(path)
     values = volume.values.astype(np.float64)
@@ -152,7 +166,10 @@ def _risk_slice(path: Path) -> tuple[Float[np.ndarray, "row column"], float, int
     return shown(values, index), volume.aspect, index
 
 
-def risk_scale(maps: Sequence[Float[np.ndarray, "_row _column"]]) -> Scale:
+def map_scale(
+    maps: Sequence[Float[np.ndarray, "_row _column"]],
+    measures: tuple[str, str] = ("risk", "nats"),
+) -> Scale:
     """One scale for maps that are shown together.
 
     The brightest colour is the 99.5th percentile of what lies above the minimum, so that one
@@ -160,8 +177,8 @@ def risk_scale(maps: Sequence[Float[np.ndarray, "_row _column"]]) -> Scale:
     """
     values = np.concatenate([risk[np.isfinite(risk)].ravel() for risk in maps] or [np.zeros(0)])
     if not values.size:
-        return Scale(0.0, 1.0, clipped=False)
+        return Scale(0.0, 1.0, False, measures)
     low = float(values.min())
     above = values[values > low]
     high = float(np.percentile(above, 99.5)) if above.size else low + 1.0
-    return Scale(low, high, clipped=bool(values.max() > high))
+    return Scale(low, high, bool(values.max() > high), measures)

@@ -169,7 +169,8 @@ class CaseScore:
 class TestCase:
     """Where the image, truth, predictions (by method, by seed) and risk map of a test case lie.
 
-    Of an image file with several volumes, the channel was used.
+    Of an image file with several volumes, the channel was used. `harm` are the voxels of each
+    method that starts from the source which are worse, and better, than from scratch.
     """
 
     __test__ = False
@@ -181,6 +182,7 @@ class TestCase:
     predictions: Mapping[str, Mapping[int, Path]]
     risk: Path | None
     channel: int = 0
+    harm: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -306,6 +308,7 @@ class Run:
     curves: Mapping[str, tuple[Curve, ...]]
     finetuning: Finetuning | None
     risk_maps: Mapping[str, Mapping[str, Path]]
+    weights: Mapping[str, Mapping[str, Path]]
     evaluation: Evaluation | None
 
     @property

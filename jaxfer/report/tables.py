@@ -271,6 +271,15 @@ def _plain(value: object) -> str:
     return str(value)
 
 
+def harm_rows(evaluation: Evaluation) -> tuple[tuple[str, float, float], ...]:
+    """Of each method the voxels of all test cases that are worse, and better, than from scratch."""
+    found = []
+    for method in in_order(method for case in evaluation.cases for method in case.harm):
+        counts = [case.harm[method] for case in evaluation.cases if method in case.harm]
+        found.append((method, math.fsum(w for w, _ in counts), math.fsum(b for _, b in counts)))
+    return tuple(found)
+
+
 def reading_rows(finetuning: Finetuning) -> tuple[tuple[str, str], ...]:
     """The readings that a run used: what each method starts from and minimises, and its map."""
     methods = {

@@ -13,17 +13,18 @@ from jaxfer.data.sampler import TaskCase
 from jaxfer.errors import UserError
 from jaxfer.files import NUMBER_OR_NULL
 from jaxfer.models.checkpoint import save_params
-from jaxfer.models.zoo import Source, load_source, read_card
+from jaxfer.models.zoo import Source, read_card
 from jaxfer.stages.along import best_path, end_of_path, train_along
 from jaxfer.stages.prepare import Prepared
 from jaxfer.stages.recipe import Recipe, finetuning_mark, perturbed, recipe_of
-from jaxfer.stages.risk import make_risk_maps, weights_for
+from jaxfer.stages.risk import export_weights, make_risk_maps, weights_for
 from jaxfer.stages.run import Run, read_json, write_json
 from jaxfer.stages.training import (
     Timed,
     mean_dice,
     network,
     show_step,
+    source_at,
     train,
     transferred,
     unfinished,
@@ -79,7 +80,7 @@ def chosen_path(run: Run) -> tuple[Task, ...]:
 
 def starting_source(run: Run, prepared: Prepared) -> Source:
     """The network that fine-tuning has started from."""
-    return load_source(end_of_path(run, prepared, chosen_path(run)))
+    return source_at(run, end_of_path(run, prepared, chosen_path(run)))
 
 
 def sources_of_map(run: Run, source: Task, use: MapUse) -> tuple[Task, ...]:
@@ -166,7 +167,7 @@ def _weights(
         if not wanted:
             continue
         sources = [
-            source if task == own else load_source(run.shelf / task.slug)
+            source if task == own else source_at(run, run.shelf / task.slug)
             for task in sources_of_map(run, own, next(iter(wanted.values())))
         ]
         files = weights_for(run, prepared, sources, cases, list(wanted.values()), folder)
@@ -231,6 +232,9 @@ def _risk_maps(
             run.say(f"  no positional risk map: {risk['positional_missing_because']}")
         uses = [m.risk for m in methods if m.risk is not None]
         made = _weights(run, prepared, source, cases, uses, run.workdir / "risk")
+        for name in made:
+            target = Task.parse(run.config.target)
+            export_weights(prepared, target, cases, run.workdir / "risk" / name)
         found = [{name: [str(f) for f in files] for name, files in made.items()}, risk]
     files, risk = hosts.of_leader(found)
     return {name: [Path(f) for f in own] for name, own in files.items()}, risk
@@ -306,6 +310,11 @@ def run(run: Run) -> str:
                         "is": recipe.method.words,
                         "initial": _initial(run, recipe.method, came_by),
                         "loss": recipe.words,
+                        **(
+                            {"weights": f"risk/{recipe.method.risk.name}"}
+                            if recipe.method.risk
+                            else {}
+                        ),
                         "class_weights": list(recipe.minimised.class_weights),
                         "scale": recipe.minimised.scale,
                     }

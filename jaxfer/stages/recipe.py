@@ -53,6 +53,16 @@ def _loss(settings: ConfigDict, method: Method) -> Loss:
     )
 
 
+def _map_words(run: Run, use: MapUse) -> str:
+    """Which map, and what of it is left."""
+    settings = risk_settings(run, use)
+    mode = settings.mode if settings.metric == "leep" else f"{settings.metric} {settings.mode}"
+    of_whom = {"own": "", "other": " of another source", "all": " of all sources"}
+    changed = [f"{k} {v}" for k, v in use.settings if k not in ("mode", "metric")]
+    left = ", ".join([*changed, *use.controls])
+    return f"the {mode} risk map{of_whom[use.whose]}{f' ({left})' if left else ''}"
+
+
 def _words(run: Run, method: Method, loss: Loss) -> str:
     kinds = {
         "none": "mean",
@@ -65,26 +75,22 @@ def _words(run: Run, method: Method, loss: Loss) -> str:
         "hardest": f" over the hardest {loss.hardest:.0%} of pixels,",
     }[method.pixels]
     told = f"{kinds[method.class_weights]}{pixels} cross-entropy"
-    if method.risk is not None and method.uses_map_to("weigh"):
-        settings = risk_settings(run, method.risk)
-        mode = settings.mode if settings.metric == "leep" else f"{settings.metric} {settings.mode}"
-        changed = "".join(f", {control}" for control in method.risk.controls)
-        of_whom = {"own": "", "other": " of another source", "all": " of all sources"}
-        told = (
-            f"cross-entropy weighted by the {mode} risk map{of_whom[method.risk.whose]}{changed}"
-            if method.class_weights == "none"
-            else f"{told} times the {mode} risk map{of_whom[method.risk.whose]}{changed}"
-        )
-        told += ", which fades" if method.risk.fades else ""
+    use = method.risk
+    if use is not None and use.to == "weigh":
+        bare = method.class_weights == "none"
+        told = "cross-entropy weighted by " if bare else f"{told} times "
+        told += _map_words(run, use) + (", which fades" if use.fades else "")
+    if use is not None and use.to == "soften":
+        told += f", labels softened, up to {loss.soften:g} of each, by {_map_words(run, use)}"
     if method.region != "all":
         of = "volume" if loss.denominator == "foreground" else "patch"
         told += f", over {loss.region} pixels, divided by the {loss.denominator} of the {of}"
     overlap = f"Tversky loss ({loss.missed:g} for what is missed)"
     overlap = "soft Dice" if method.overlap == "dice" else overlap
     told += f" + {loss.dice_weight:g} × {overlap}" if loss.dice_weight else ""
-    if method.uses_map_to("soften"):
-        told += f", labels softened by {loss.soften:g} of what the source does not give them"
-    return told + (", patches drawn by the risk map" if method.uses_map_to("draw") else "")
+    if use is not None and use.to == "draw":
+        told += f", patches drawn by {_map_words(run, use)}"
+    return told
 
 
 def recipe_of(

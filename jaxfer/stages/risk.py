@@ -316,6 +316,17 @@ def _file_of(folder: Path, case: TaskCase) -> Path:
     return folder / f"{case.stored.id}_weights.npy"
 
 
+def export_weights(
+    prepared: Prepared, target: Task, cases: Sequence[TaskCase], folder: Path
+) -> None:
+    """Writes the weights that one use of a map makes as NIfTI beside them, to be looked at."""
+    for case in cases:
+        file = _file_of(folder, case)
+        volume = restore(read_array(file), case.stored.geometry, 0.0)
+        reference = prepared.files(target, case.stored.id)[0].path
+        write_like(file.with_suffix(".nii.gz"), volume, reference)
+
+
 def mean_spread(cases: Sequence[TaskCase], folder: Path) -> float:
     """How far weights of one class lie apart, relative to their mean: on average over the cases.
 

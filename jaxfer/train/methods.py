@@ -93,6 +93,8 @@ _IN_NATS = (("normalise", "none"), ("amplify", "identity"))
 _TRUST = (("normalise", "none"), ("amplify", "exp"), ("gain", -1.0))
 _GIVEN = (*_TRUST, ("clip", 1.0))
 
+_LEEP = (("mode", "instance"), ("metric", "leep"))
+_POSITIONAL = (("mode", "positional"), ("metric", "leep"), ("balanced", False))
 _LDA = (("mode", "instance"), ("metric", "lda"))
 # Of rare classes, its models know the noise so well that every pixel's risk would be the largest.
 _LOGME = (("mode", "instance"), ("metric", "logme"), ("balanced", True))
@@ -133,14 +135,12 @@ METHODS: dict[str, Method] = {
     "weighted_inverted": _weighted("control: the map upside down", controls=("inverted",)),
     "weighted_other": _weighted("control: the map of another source", whose="other"),
     "weighted_balanced": _weighted(
-        "the map of a class-balanced P(y|z)", settings=(("mode", "instance"), ("balanced", True))
+        "the map of a class-balanced P(y|z)", settings=(*_LEEP, ("balanced", True))
     ),
-    "weighted_positional": _weighted(
-        "the positional map", settings=(("mode", "positional"), ("metric", "leep"))
-    ),
+    "weighted_positional": _weighted("the positional map", settings=_POSITIONAL),
     "weighted_positional_shuffled": _weighted(
         "control of weighted_positional: shuffled within class",
-        settings=(("mode", "positional"), ("metric", "leep")),
+        settings=_POSITIONAL,
         controls=("shuffled",),
     ),
     "weighted_faded": _weighted("the map fades, up to the plain method's weights", fades=True),

@@ -135,7 +135,8 @@ class FakeRun:
             "methods": {
                 "scratch": {"initial": "random", "loss": "cross-entropy + Dice"},
                 "plain": {"initial": "source", "loss": "cross-entropy + Dice"},
-                "weighted": {"initial": "source", "loss": "risk-weighted cross-entropy + Dice"},
+                "weighted": {"initial": "source", "loss": "risk-weighted cross-entropy + Dice",
+                             "weights": "risk/configured"},
             },
             "steps": 150, "seeds": [0, 1],
             "risk": {"mode": "instance", "amplify": "exp", "normalise": "mean1", "leep": -0.0203,
@@ -148,6 +149,8 @@ class FakeRun:
             write_volume(self.workdir / f"risk/{case}_instance.nii.gz", hard.astype(np.float32))
             mild = 0.5 * _blurred(_blurred(lesions) > 0.1)
             write_volume(self.workdir / f"risk/{case}_positional.nii.gz", mild.astype(np.float32))
+            made = self.workdir / f"risk/configured/{case}_weights.nii.gz"
+            write_volume(made, np.exp(hard / 2).astype(np.float32))
         return self
 
     def evaluated(self) -> FakeRun:
@@ -209,7 +212,10 @@ class FakeRun:
         write_volume(self.workdir / risk, (5 * _blurred(lesions)).astype(np.float32))
         return {"case": f"{subject}_visit1", "subject": subject,
                 "image": f"data/{subject}_flair.nii.gz", "label": f"data/{subject}_label.nii.gz",
-                "predictions": predictions, "risk": risk}  # fmt: skip
+                "predictions": predictions, "risk": risk,
+                "harm": {method: {"file": f"evaluate/harm/{method}/{subject}_visit1.nii.gz",
+                                  "worse": 100.0 + place, "better": 2000.5}
+                         for method in ("plain", "weighted")}}  # fmt: skip
 
     def all(self) -> FakeRun:
         return self.started().prepared().selected().pretrained().finetuned().evaluated()

@@ -31,6 +31,9 @@ def test_a_finished_run_is_read_whole(finished: Path) -> None:
     assert run.finetuning.risk["mode"] == "instance"
     assert set(run.risk_maps) == {"t0", "t1"}
     assert set(run.risk_maps["t0"]) == {"instance", "positional"}
+    assert {methods: set(files) for methods, files in run.weights.items()} == {
+        "weighted": {"t0", "t1"}
+    }
     assert [curve.name for curve in run.source_curves] == [
         "phantom/ageing/flair/csf",
         "phantom/ageing/flair/tissue",
@@ -51,6 +54,7 @@ def test_a_finished_run_is_read_whole(finished: Path) -> None:
         "weighted",
     ]
     assert run.evaluation.labels[0].reference == (4, 5)
+    assert run.evaluation.cases[2].harm == {"plain": (102.0, 2000.5), "weighted": (102.0, 2000.5)}
     assert "p5" not in run.evaluation.gains[0].per_subject
     assert run.evaluation.notes["empty_mask_policy"].startswith("both empty")
 
@@ -68,6 +72,7 @@ def test_what_has_not_run_is_none(fake_run) -> None:
     assert run.evaluation is None
     assert run.curves == {}
     assert run.risk_maps == {}
+    assert run.weights == {}
 
 
 def test_an_evaluation_without_its_summary_has_not_ended(fake_run) -> None:

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from jaxfer.errors import UserError
-from jaxfer.report.gallery import risk_scale
+from jaxfer.report.gallery import map_scale
 from jaxfer.report.page import write_report
 
 VOID = {"meta", "img", "wbr", "br"}
@@ -90,8 +90,9 @@ def test_the_page_needs_nothing_but_itself(whole: Page) -> None:
         assert not any(name.startswith("on") for name in attributes), tag
     sources = [image["src"] for image in whole.all("img")]
     assert all(source and source.startswith("data:image/png;base64,") for source in sources)
-    # Two figures, three methods and three sources, three rows of four, two maps of two cases, bars.
-    assert len(sources) == 2 + 6 + 12 + 4 + 3
+    # Two figures, three methods and three sources, three rows of four, two maps and the weights
+    # of two cases, bars.
+    assert len(sources) == 2 + 6 + 12 + 6 + 4
     for source in sources:
         Image.open(io.BytesIO(base64.b64decode(str(source).split(",")[1]))).verify()
     assert all("alt" in image for image in whole.all("img"))
@@ -115,6 +116,8 @@ def test_style_fetches_nothing(html: str) -> None:
         "mean log of the expected empirical prediction (higher is better) · ICML 2020",
         "Empty masks: both empty: left out and counted; one empty: Dice 0, HD95 ∞",
         "missed: scratch",
+        "fine-tuning 615 12,003 evaluate/harm/plain/",
+        "Weights of weighted",
         "Best: p1, Dice 0.740",
         "Median: p2, Dice 0.710",
         "Worst: p6, Dice 0.470",
@@ -287,7 +290,7 @@ def test_one_extreme_weight_does_not_darken_the_map() -> None:
     risk = np.ones((100, 100))
     risk[:50] = np.linspace(1, 3, 5000).reshape(50, 100)
     risk[0, 0] = 1e6
-    scale = risk_scale([risk])
+    scale = map_scale([risk])
     assert scale.low == 1
     assert 2.9 < scale.high < 3.1
     assert scale.clipped
@@ -295,7 +298,7 @@ def test_one_extreme_weight_does_not_darken_the_map() -> None:
 
 @pytest.mark.parametrize("risk", [np.ones((4, 4)), np.full((4, 4), np.nan)])
 def test_a_flat_map_has_a_scale(risk: np.ndarray) -> None:
-    scale = risk_scale([risk])
+    scale = map_scale([risk])
     assert scale.high > scale.low
     assert not scale.clipped
 

@@ -112,6 +112,28 @@ def test_risk_maps_lie_on_the_scans_grids_for_training_cases_only(demo: Path) ->
             assert values.max() > 0
 
 
+def test_what_a_method_makes_of_its_map_is_there_to_be_looked_at(demo: Path) -> None:
+    methods = _json(demo / "finetune" / "summary.json")["methods"]
+    assert {m for m, about in methods.items() if "weights" in about} == {"plain_where"}
+    folder = demo / methods["plain_where"]["weights"]
+    files = sorted(folder.glob("*.npy"))
+    assert files
+    spacing = _json(demo / "config.json")["data"]["spacing"]
+    for file in files:
+        shown = nib.load(file.with_suffix(".nii.gz"))
+        case = file.name.removesuffix("_weights.npy")
+        risk = nib.load(demo / "risk" / f"{case}_instance.nii.gz")
+        np.testing.assert_array_equal(shown.affine, risk.affine)
+        trained = np.load(file)
+        values = shown.get_fdata()
+        assert values.shape == risk.shape
+        # Outside of the field of view that is trained on there is nothing.
+        per_voxel = np.prod(spacing) / np.prod(shown.header.get_zooms())
+        mass = per_voxel * trained.sum(dtype=np.float64)
+        assert values.sum() == pytest.approx(mass, rel=1e-4)
+        assert trained.mean() < values.max() <= trained.max()
+
+
 def test_every_method_had_the_same_budget(demo: Path) -> None:
     config = _json(demo / "config.json")
     steps = set()
