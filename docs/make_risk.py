@@ -36,6 +36,8 @@ RESULTS = Path(__file__).parent / "results"
 FEW = 5
 """Few shots are as many subjects, or fewer."""
 SEED = 0
+TELLING = 0.1
+"""Spread of a map's weights within a class from which on the map says where the risk lies."""
 MARGIN = 0.01
 """Dice that a transfer may lose, by its interval, and still be called harmless."""
 
@@ -80,6 +82,15 @@ def _gain(
 ) -> PairedGain:
     differences = found.differences(first, second, shots)
     return paired_gain(differences, found.sources, seed=SEED, draws=draws)
+
+
+def telling(found: Methods, method: str) -> dict[str, Table]:
+    """A method minus its control, of the pairs whose maps say where the risk lies."""
+    told = found.differences(method, CONTROLS[method], found.shots)
+    for target, own in told.items():
+        says = [found.spread(method, (target, s)) >= TELLING for s in found.sources[target]]
+        told[target] = np.where(np.array(says)[:, None, None], own, np.nan)
+    return told
 
 
 def claims(found: Methods, *, draws: int) -> dict[str, PairedGain]:
@@ -195,6 +206,13 @@ def _interval(gain: PairedGain) -> str:
     return span(100 * gain.low, 100 * gain.high, "+.1f")
 
 
+def _told(gain: PairedGain) -> str:
+    """The points with their interval, which one subset alone does not give."""
+    if math.isnan(gain.value):
+        return "–"
+    return f"{_points(gain.value)} ({_interval(gain) if gain.drawn > 1 else 'one subset'})"
+
+
 def _claims_table(told: Mapping[str, PairedGain]) -> str:
     rows = []
     for name, gain in told.items():
@@ -236,7 +254,7 @@ def _harm(found: Methods, *, draws: int) -> str:
         row = [f"`{pair[0]}`", f"`{pair[1]}`"]
         for gains in told.values():
             gain = gains.get(pair)
-            row += [f"{_points(gain.value)} ({_interval(gain)})" if gain else "–"]
+            row += [_told(gain) if gain else "–"]
         rows.append(row)
     lines = "".join(_harmless(m, gains) for m, gains in told.items())
     return lines + "\n" + table(["target", "source", *(f"`{m}`" for m in told)], rows)
@@ -261,8 +279,8 @@ def _methods_table(found: Methods, *, draws: int) -> str:
         rows.append(
             [
                 *(f"`{method}`", METHODS[method].words, number(found.spread(method), ".2f"), *dice),
-                "–" if method == BASE else f"{_points(base.value)} ({_interval(base)})",
-                f"{_points(alone.value)} ({_interval(alone)})" if alone else "–",
+                "–" if method == BASE else _told(base),
+                _told(alone) if alone else "–",
                 f"{found.number(found.collapsed, method)} of {found.number(found.cells, method)}",
             ]
         )
@@ -282,9 +300,55 @@ def _by_shots(found: Methods, *, draws: int) -> str:
         row = [f"`{first}` − `{second}`"]
         for n in found.shots:
             gain = _gain(found, first, second, (n,), draws)
-            row.append(f"{_points(gain.value)} ({_interval(gain)})")
+            row.append(_told(gain))
         rows.append(row)
     return table(["", *(f"{n} shots" for n in found.shots)], rows) + _of_some_targets(found)
+
+
+def _by_target(found: Methods, *, draws: int) -> str:
+    """What the claims (a) and (b) come to on each target."""
+    rows = []
+    for first, second in [(use, other) for use in uses(found) for other in (PUBLISHED, BASE)]:
+        differences = found.differences(first, second, found.shots)
+        row = [f"`{first}` − `{second}`"]
+        for target in found.sources:
+            own = {t: table for t, table in differences.items() if t == target}
+            row.append(_told(paired_gain(own, found.sources, seed=SEED, draws=draws)))
+        rows.append(row)
+    return table(["", *(f"`{target}`" for target in found.sources)], rows)
+
+
+def _where(found: Methods, *, draws: int) -> str:
+    """Which maps say where the risk lies, and what their uses do where they say it."""
+    tried = controlled(found)
+    if not tried:
+        return ""
+    gains = {
+        m: _gain(found, m, CONTROLS[m], found.shots, draws).pairs for m in (LATER,) if m in tried
+    }
+    rows = []
+    for pair in [(t, s) for t, own in found.sources.items() for s in own]:
+        spreads = [number(found.spread(m, pair), ".2f") for m in tried]
+        beside = [_points(own.get(pair, math.nan)) for own in gains.values()]
+        rows.append([*(f"`{name}`" for name in pair), *spreads, *beside])
+    head = ["target", "source", *(f"`{m}`" for m in tried)]
+    shown = table([*head, *(f"`{m}` − itself shuffled" for m in gains)], rows)
+    restricted = []
+    for method in tried:
+        gain = paired_gain(telling(found, method), found.sources, seed=SEED, draws=draws)
+        pairs = sum(not math.isnan(v) for v in gain.pairs.values())
+        restricted.append([f"`{method}`", str(pairs), _told(gain)])
+    return f"""
+## Which maps say where?
+
+The spread of every pair's maps. Where it is next to nothing, a use and its control train with all
+but the same weights, and what they differ by is chance. This was looked at when the claims were
+known.
+
+{shown}
+(c) again, of the pairs alone whose maps have a spread of {TELLING:g} or more:
+
+{table(["", "pairs", "− itself shuffled within class"], restricted)}"""
 
 
 def _of_some_targets(found: Methods) -> str:
@@ -355,6 +419,9 @@ def page(studies: Mapping[str, Studies], *, draws: int = 2000) -> tuple[str, Fig
 ## By shots
 
 {_by_shots(found, draws=draws)}
+## By target
+
+{_by_target(found, draws=draws)}
 ## Does a transfer hurt?
 
 {_harm(found, draws=draws)}
@@ -363,7 +430,7 @@ def page(studies: Mapping[str, Studies], *, draws: int = 2000) -> tuple[str, Fig
 *Spread*: how far the weights of one class lie apart in a training case's map, as their standard
 deviation over their mean; where it is near 0, the map says which class, and hardly where.
 
-{_methods_table(found, draws=draws)}"""
+{_methods_table(found, draws=draws)}{_where(found, draws=draws)}"""
     for name, own in beside.items():
         pairs = sum(map(len, own.sources.values()))
         subsets = max(t.shape[1] for t in own.dice.values())

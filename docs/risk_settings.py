@@ -11,6 +11,9 @@ from risk_tables import Methods, methods_of
 
 from jaxfer.train.methods import METHODS
 
+COMPARED = (("weighted", "plain_ce"), ("weighted", "plain"), ("plain", "plain_ce"))
+"""Methods whose difference depends on the settings."""
+
 
 def _tried(line: Line) -> tuple[str, str]:
     """The settings that a line tries."""
@@ -41,6 +44,9 @@ def settings_section(studies: Studies, study: Studies) -> str:
     means = np.mean(every, axis=0)
     best = np.nanmax(means)
     rows.append(["mean", "", *(f"**{m:.3f}**" if m == best else number(m, ".3f") for m in means)])
+    for first, second in COMPARED:
+        apart = [_apart_by(own, first, second) for own in tried.values()]
+        rows.append([f"`{first}` − `{second}`, points", "", *(number(a, "+.1f") for a in apart)])
     head = [f"{rate}, {share}" if float(share) else rate for rate, share in order]
     return f"""
 ## The settings
@@ -48,11 +54,19 @@ def settings_section(studies: Studies, study: Studies) -> str:
 The learning rate, and the share of random parameters that is mixed into the source's (the second
 number; none, where there is one alone), were chosen before the study, the same for all methods and
 targets, by the mean Dice over them in studies of their own ([table](risk_settings.csv)). Scratch
-knows no such share.
+knows no such share. Other settings than the ones that were taken give other differences between the
+methods: the last lines, means over the targets that were tried with a setting.
 {_apart(studies, study)}
 
 {studies.words}
 {table(["target", "method", *head], rows)}"""
+
+
+def _apart_by(found: Methods, first: str, second: str) -> float:
+    """The mean difference in Dice points over the targets at which both were tried."""
+    both = [t for t in found.sources if {(t, first), (t, second)} <= _tested(found)]
+    own = [_dice_at(found, t, first) - _dice_at(found, t, second) for t in both]
+    return 100 * float(np.mean(own)) if own else math.nan
 
 
 def _tested(found: Methods) -> set[tuple[str, str]]:

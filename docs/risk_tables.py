@@ -26,8 +26,8 @@ class Methods:
             scratch is the same for every source.
         cells: of each target, shots and method.
         collapsed: how many of them lost a class.
-        spreads: of their maps, how far the weights of a class lie apart, relative to their mean;
-            NaN where that was not written down.
+        spreads: by target, source and method, of the maps: how far the weights of a class lie
+            apart, relative to their mean; NaN where that was not written down.
     """
 
     sources: Mapping[str, tuple[str, ...]]
@@ -36,7 +36,7 @@ class Methods:
     dice: Mapping[tuple[str, int, str], Table]
     cells: Mapping[tuple[str, int, str], int]
     collapsed: Mapping[tuple[str, int, str], int]
-    spreads: Mapping[tuple[str, int, str], list[float]]
+    spreads: Mapping[tuple[str, str, str], list[float]]
 
     def of(self, target: str, shots: int, method: str) -> Table | None:
         """One method's Dice; none if it was not tried there."""
@@ -61,9 +61,18 @@ class Methods:
         """A method's cells or collapses over all targets and shots."""
         return sum(n for (_, _, name), n in counts.items() if name == method)
 
-    def spread(self, method: str) -> float:
-        """Of a method's maps on average; NaN if it is known of none."""
-        own = [s for (_, _, name), found in self.spreads.items() if name == method for s in found]
+    def spread(self, method: str, pair: tuple[str, str] | None = None) -> float:
+        """Of a method's maps on average; NaN if it is known of none.
+
+        Args:
+            pair: target and source; None: of all.
+        """
+        own = [
+            spread
+            for (*place, name), found in self.spreads.items()
+            if name == method and pair in (None, tuple(place))
+            for spread in found
+        ]
         known = [s for s in own if not math.isnan(s)]
         return float(np.mean(known)) if known else math.nan
 
@@ -85,7 +94,8 @@ def methods_of(lines: Sequence[Line]) -> Methods:
         target: tuple(sorted({line["source"] for line in own} - {""}))
         for target, own in sorted(by_target.items())
     }
-    dice, cells, collapsed, spreads = {}, {}, {}, {}
+    dice, cells, collapsed = {}, {}, {}
+    spreads: dict[tuple[str, str, str], list[float]] = defaultdict(list)
     for target, own in by_target.items():
         subsets, subjects = (sorted({line[k] for line in own}) for k in ("subset", "subject"))
         chosen: dict[tuple[str, int, str], list[Line]] = defaultdict(list)
@@ -95,8 +105,9 @@ def methods_of(lines: Sequence[Line]) -> Methods:
             dice[key] = _table(some, sources[target], subsets, subjects)
             lost = {_cell(line): int(line["collapsed"]) for line in some}
             cells[key], collapsed[key] = len(lost), sum(lost.values())
-            apart = {_cell(line): float(line.get("map_spread") or "nan") for line in some}
-            spreads[key] = list(apart.values())
+            for line in {_cell(line): line for line in some}.values():
+                place = (target, line["source"], line["method"])
+                spreads[place].append(float(line.get("map_spread") or "nan"))
     return Methods(
         sources=sources,
         shots=tuple(sorted({int(line["shots"]) for line in lines})),

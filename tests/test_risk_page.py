@@ -294,3 +294,55 @@ def test_shots_of_some_targets_alone_are_told(maker: ModuleType, tmp_path: Path)
     text = (tmp_path / "page" / "risk.md").read_text()
     assert f"48 shots are of `{TARGETS[0]}` alone." in text
     assert "10 shots are of" not in text
+
+
+def test_of_one_subset_alone_no_interval_is_told(maker: ModuleType, tmp_path: Path) -> None:
+    whole = world(tmp_path / "whole", EFFECTS)
+    more = only(world(tmp_path / "more", EFFECTS, seed=1), subset=("2",), shots=("10",))
+    table = more / "results.csv"
+    table.write_text(table.read_text().replace(",10,", ",48,"))
+    maker.main(tmp_path / "page", draws=20, results=[whole, more])
+    text = (tmp_path / "page" / "risk.md").read_text()
+    row = next(r for r in text.splitlines() if r.startswith("| `plain_where` − `plain_ce` |"))
+    cells = [cell.strip() for cell in row.split("|")[2:-1]]
+    assert [cell.endswith("(one subset)") for cell in cells] == [False, False, True]
+    assert all(" to " in cell for cell in cells[:2])
+
+
+def test_a_map_that_does_not_say_where_is_told_apart(maker: ModuleType, tmp_path: Path) -> None:
+    folder = world(tmp_path / "w", {})
+    rows = rows_of(folder / "results.csv")
+    loud = SOURCES[1]
+    for row in rows:
+        if "where" in row["method"]:
+            row["map_spread"] = "0.4" if row["source"] == loud else "0.02"
+        if (row["method"], row["source"]) == ("plain_where", loud):
+            row["dice"] = str(float(row["dice"]) + 0.08)
+    with (folder / "results.csv").open("w", newline="") as lines:
+        csv.writer(lines).writerows([RESULTS, *(tuple(r.values()) for r in rows)])
+    found = methods_in(maker, folder)
+    assert found.spread("plain_where", (TARGETS[0], loud)) == pytest.approx(0.4)
+    assert found.spread("plain_where") == pytest.approx((0.4 + 3 * 0.02) / 4)
+    for own in maker.telling(found, "plain_where").values():
+        assert [not np.isnan(v).all() for v in own] == [source == loud for source in SOURCES]
+    maker.main(tmp_path / "page", draws=20, results=[folder])
+    told = (tmp_path / "page" / "risk.md").read_text().split("## Which maps say where?")[1]
+    assert "| `plain_where` | 2 | +8." in told
+    assert "| `weighted` | 0 | – |" in told
+    assert f"| `{TARGETS[1]}` | `{loud}` | – | 0.40 | +8." in told
+
+
+def test_each_target_is_told_of(maker: ModuleType, tmp_path: Path) -> None:
+    folder = world(tmp_path / "w", {})
+    rows = rows_of(folder / "results.csv")
+    for row in rows:
+        if (row["method"], row["target"]) == ("weighted", TARGETS[1]):
+            row["dice"] = str(float(row["dice"]) - 0.1)
+    with (folder / "results.csv").open("w", newline="") as lines:
+        csv.writer(lines).writerows([RESULTS, *(tuple(r.values()) for r in rows)])
+    maker.main(tmp_path / "page", draws=20, results=[folder])
+    told = (tmp_path / "page" / "risk.md").read_text().split("## By target")[1].split("## ")[0]
+    row = next(r for r in told.splitlines() if r.startswith("| `weighted` − `plain` |"))
+    first, second = (float(c.split("(")[0].replace("−", "-")) for c in row.split("|")[2:-1])
+    assert abs(first) < 1
+    assert second == pytest.approx(-10, abs=1)

@@ -71,7 +71,7 @@ def paired_gain(
         seed: of the draws.
         draws: how many.
     """
-    known = {name: table for name, table in differences.items() if not np.isnan(table).all()}
+    known = {name: _compared(t) for name, t in differences.items() if not np.isnan(t).all()}
     pairs = {
         (name, source): _mean(own)
         for name, table in known.items()
@@ -96,6 +96,12 @@ def paired_gain(
         compared=sum(int((~np.isnan(t)).any(-1).sum()) for t in known.values()),
         drawn=min(min(table.shape[1:]) for table in known.values()),
     )
+
+
+def _compared(table: Table) -> Float[np.ndarray, "_ _ _"]:
+    """Without subsets and subjects that hold nothing: drawn, they would make other draws empty."""
+    there = ~np.isnan(table)
+    return table[:, there.any((0, 2))][:, :, there.any((0, 1))]
 
 
 def _mean(values: np.ndarray) -> float:

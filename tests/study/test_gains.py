@@ -89,6 +89,19 @@ def test_one_subset_alone_tells_nothing():
     assert paired_gain({"a": np.full((4, 2, 8), 0.1)}).verdict == "holds"
 
 
+def test_places_that_hold_nothing_are_drawn_nowhere():
+    own = np.random.default_rng(1).normal(size=(2, 3, 5))
+    table = np.full((2, 6, 9), np.nan)
+    table[:, 1::2, 2:7] = own
+    found, expected = (paired_gain({"t": t}, draws=300) for t in (table, own))
+    assert found == expected
+    assert found.undefined_draws == 0
+    table[:, 3:] = np.nan
+    alone = paired_gain({"t": table}, draws=300)
+    assert alone.drawn == 1
+    assert alone.verdict == "cannot be told"
+
+
 def test_a_gain_everywhere_holds_and_a_loss_does_not():
     gains = 0.02 + 0.01 * np.random.default_rng(0).normal(size=(4, 6, 8))
     assert paired_gain({"a": gains}).verdict == "holds"
