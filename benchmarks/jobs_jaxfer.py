@@ -41,7 +41,7 @@ from jaxfer.selection.score import score_source
 from jaxfer.selection.statistics import add_voxels
 from jaxfer.tasks import RoI
 from jaxfer.train.loop import initial_params
-from jaxfer.train.predict import forward, predict_volume
+from jaxfer.train.predict import forward, predict_volume, tile_batches, tiles
 from jaxfer.train.schedule import Schedule
 from jaxfer.train.step import Loss, TrainState, pmap_step, replicate, shard, train_step
 
@@ -111,12 +111,18 @@ def operations(function: Callable[..., Any], *arguments: Any) -> float:
     return float(counted["flops"])
 
 
+def weights_of(params: Any) -> int:
+    """How many weights the kernels have."""
+    return sum(own.size for own in jax.tree.leaves(params) if own.ndim > 1)
+
+
 def training(widths: list[int], shape: list[int]) -> Callable[[], Told]:
     """One training step over all devices of this process: cross-entropy and soft Dice, clipped
     gradients, AdamW."""
     devices, model = jax.local_device_count(), UNet(CLASSES, tuple(widths))
     slabs = shape[0] % devices > 0
     state, batch = started(model, shape[1:]), patches(shape)
+    weights = weights_of(state.params)
     native = one_step(UNet(CLASSES, tuple(widths), conv_impl="native"))
     needed = operations(native, state, batch)
     step = pmap_step(
@@ -133,22 +139,23 @@ def training(widths: list[int], shape: list[int]) -> Callable[[], Told]:
         nonlocal state
         state, metrics = step(state, batch)
         jax.block_until_ready(metrics)
-        return {"operations": needed}
+        return {"operations": needed, "weights": weights}
 
     return job
 
 
 def inference(
     widths: list[int], volume: list[int], patch: list[int], batch: int
-) -> Callable[[], None]:
+) -> Callable[[], Told]:
     """A whole volume by overlapping tiles."""
     model = UNet(CLASSES, tuple(widths))
     image = np.random.default_rng(0).normal(size=volume).astype(np.float32)
     params = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, *patch, 1)))["params"]
     how: Any = {"patch": tuple(patch), "overlap": 0.5, "batch_size": batch}
 
-    def job() -> None:
+    def job() -> Told:
         predict_volume(model, params, image, **how)
+        return {"weights": weights_of(params)}
 
     return job
 
@@ -283,13 +290,14 @@ def selection(
 def bare_forward(
     widths: list[int], shape: list[int], cases: int, patch: list[int], batch: int
 ) -> Callable[[], None]:
-    """The network alone over the tiles of the same cases, every batch awaited."""
-    source, target = _source(widths, patch), _target(shape, cases)
+    """The network alone over the images' tiles, without labels, every batch awaited."""
+    source, target, side = _source(widths, patch), _target(shape, cases), tuple(patch)
 
     def job() -> None:
         for case in target:
-            for own in batches(case, tuple(patch), batch):
-                outputs = forward(source.model, source.params, jnp.asarray(own.image))
+            image = case.sliced_image()
+            for _, own in tile_batches(image, tiles(image.shape, side, 0.0), side, batch):
+                outputs = forward(source.model, source.params, jnp.asarray(own))
                 jax.block_until_ready((outputs[0], outputs[1]["decoder_0"]))
 
     return job
@@ -298,7 +306,8 @@ def bare_forward(
 def statistics(
     widths: list[int], shape: list[int], cases: int, patch: list[int], batch: int
 ) -> Callable[[], None]:
-    """The statistics alone of as many batches, from outputs that are there already."""
+    """Adding voxels to the statistics alone, as many batches of them, of outputs that are there
+    already."""
     source, target = _source(widths, patch), _target(shape, cases)
     own = next(batches(target[0], tuple(patch), batch))
     log_probs, features = forward(source.model, source.params, jnp.asarray(own.image))

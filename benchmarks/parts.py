@@ -73,10 +73,11 @@ def _networks() -> Part:
     small, finest = [16, 32, 64, 128], [24, 48, 96]
     return Part(
         "Beside PyTorch and MONAI",
-        "The same network, batch, patch, overlap and number of threads; PyTorch's default memory "
-        "format. On all cores ours has a virtual device for each, as in a run: they share the "
-        "tiles, and the patches of a training step, or slabs of them where its batch does not "
-        "divide by the devices.",
+        "The same network, batch, patch, overlap and number of threads; our transposed "
+        "convolutions alone have more biases, one for each place that they fill. PyTorch in eager "
+        "mode and its default memory format. On all cores ours has a virtual device for each, as "
+        "in a run: they share the tiles, and the patches of a training step, or slabs of them "
+        "where its batch does not divide by the devices.",
         "PyTorch + MONAI",
         [
             _with_torch(
@@ -144,7 +145,9 @@ def _references(voxels: int) -> Part:
     return Part(
         "Metrics beside their published form",
         f"{_size(voxels)} voxels, 64 features, 4 classes: a stream of batches, against float64 "
-        "numpy with all voxels at once. What it reaches of the product rate counts FᵀF alone.",
+        "numpy with all voxels at once. Of *all eight* ours share their passes: one over the "
+        "predictions, one over the features, a second over each for LEEP and for LDA. In numpy "
+        "each metric starts anew. What ours reaches of the product rate counts FᵀF alone.",
         "numpy",
         [pair("all eight", METRICS), *(pair(name, (name,)) for name in METRICS)],
     )
@@ -197,7 +200,9 @@ def _selection(cases: int) -> Part:
     return Part(
         "Selection of a source",
         f"{cases} cases of 128 × 128 × 64, widths 16-64, the metrics that a run uses unless told "
-        "otherwise, bootstrap over the subjects included.",
+        "otherwise, bootstrap over the subjects included. *The statistics alone* are what adding "
+        "the voxels takes, on a batch that stays, without LEEP's second look at the predictions, "
+        "the scores and the bootstrap.",
         "its bare forward pass",
         [
             Pair("a source", _jaxfer("select", **what), forward, 1.15),
@@ -247,7 +252,7 @@ def _scaling(voxels: tuple[int, ...], cases: tuple[int, ...]) -> Part:
     return Part(
         "Scaling",
         "Each line in a process of its own, with its peak of memory. Devices are virtual: they "
-        "share the machine's cores, so that the same time for more of them is all there is.",
+        "share the machine's cores, so that more of them are nothing more to compute with.",
         "",
         [
             *(

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from parts import parts
 
 
 def spread(values: Sequence[float], digits: int) -> str:
@@ -22,10 +23,13 @@ def _seconds(values: Sequence[float]) -> str:
 def _cells(line: dict[str, Any], compared: bool) -> list[str]:
     cells = [line["name"], _seconds(line["ours"])]
     if compared:
-        ratio = ""
+        ratio, bar = "", str(line["bar"] or "")
         if min(line["peer"], default=0) > 0:
-            ratio = spread(np.array(line["ours"]) / np.array(line["peer"]), 2)
-        cells += [_seconds(line["peer"]), ratio, str(line["bar"] or "")]
+            ratios = np.array(line["ours"]) / np.array(line["peer"])
+            middle = float(np.median(ratios))
+            ratio = spread(ratios, 3 if (line["bar"] or 1) < 0.2 else 2)
+            bar += ", missed" * bool(line["bar"] and middle > line["bar"])
+        cells += [_seconds(line["peer"]), ratio, bar]
     cells.append(" / ".join(f"{peak:,.0f}" for peak in line["peak"]))
     reached = line.get("of_product")
     cells.append(spread([100 * r for r in reached], 0) if reached else "")
@@ -48,12 +52,20 @@ def table(against: str, lines: list[dict[str, Any]]) -> str:
 
 
 def sections(results: dict[str, Any]) -> str:
-    """Every part with its tables, one for each number of threads."""
-    text = ""
-    for part in results["parts"].values():
-        text += f"\n## {part['title']}\n\n{part['text']}\n"
-        for clock in dict.fromkeys((li["threads"], li["clock"]) for li in part["lines"]):
-            lines = [li for li in part["lines"] if (li["threads"], li["clock"]) == clock]
+    """Every part that was measured with its tables, one for each number of threads."""
+    text, missing = "", []
+    for name, whole in parts(quick=False).items():
+        if name not in results["parts"]:
+            missing.append(whole.title)
+            continue
+        measured = results["parts"][name]["lines"]
+        part = parts(measured[0]["stamp"]["quick"])[name]
+        text += f"\n## {part.title}\n\n{part.text}\n"
+        known = {line["pair"] for line in measured}
+        if absent := [pair.name for pair in part.pairs if pair.name not in known]:
+            text += f"\nNot measured: {'; '.join(absent)}.\n"
+        for clock in dict.fromkeys((li["threads"], li["clock"]) for li in measured):
+            lines = [li for li in measured if (li["threads"], li["clock"]) == clock]
             threads = "1 thread" if clock[0] == 1 else "all cores"
             loads = [line["load"] for line in lines]
             rounds = sorted({line["stamp"]["rounds"] for line in lines})
@@ -62,16 +74,21 @@ def sections(results: dict[str, Any]) -> str:
                 f"\n**{threads}, {clock[1]}**; {' or '.join(map(str, rounds))} rounds, "
                 f"load average {min(loads):.1f} to {max(loads):.1f}; {', '.join(sorted(found))}; "
                 f"{' and '.join(sorted({line['when'] for line in lines}))}"
-                f"\n\n{table(part['against'], lines)}"
+                f"\n\n{table(part.against, lines)}"
             )
-    return text
+            for line in lines:
+                if "seconds" in line:
+                    spent = ", ".join(f"{k} {v:.2f} s" for k, v in line["seconds"].items())
+                    text += f"\nWall time inside *{line['name']}*, in the last round: {spent}.\n"
+    return f"\nParts that were not measured: {'; '.join(missing)}.\n{text}" if missing else text
 
 
 HEAD = """Medians and ranges over interleaved rounds; ratios are formed pair by pair, below 1 this
 project is faster. On one thread both sides are pinned to one core and processor time is compared,
 which other people's load hardly changes; on all cores it is wall time, which needs a quiet machine.
 *% of product rate*: the operations that the task needs, per second, of those of a float32 matrix
-product of this machine in the same round.
+product of this machine in the same round. *Bar*: the largest ratio that we call good enough; it is
+missed where the median, not rounded, lies above.
 """
 
 

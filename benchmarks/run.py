@@ -8,7 +8,7 @@ core and processor time is compared, which other people's load hardly changes; o
 wall time, which needs a quiet machine.
 
 Every line is written when it is done. A run that was killed goes on: lines of the same code,
-versions and settings are not measured again, unless ``--again``.
+versions, settings and machine are not measured again, unless ``--again``.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +136,8 @@ def measured(pair: Pair, threads: int, rounds: int, scratch: str) -> list[dict[s
             reached = machine.run(product)
             rates.append(reached["operations"] / reached[clock])
     ours, peer = answers
+    if peer and ours[0].get("weights") != peer[0].get("weights"):
+        raise RuntimeError(f"{pair.name}: the networks differ, {ours[0]} and {peer[0]}")
     line: dict[str, Any] = {
         "name": pair.name,
         "threads": threads,
@@ -172,7 +175,32 @@ def measured(pair: Pair, threads: int, rounds: int, scratch: str) -> list[dict[s
 def _code() -> str:
     """What tells one state of the code from another."""
     files = sorted([*HERE.glob("*.py"), *(HERE.parent / "jaxfer").rglob("*.py")])
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:12]
+    return _digest(b"".join(file.read_bytes() for file in files))
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:12]
+
+
+def _stamp(rounds: int, quick: bool) -> dict[str, Any]:
+    """What a line was measured with; under another stamp it is not known."""
+    return {
+        "code": _code(),
+        "rounds": rounds,
+        "quick": quick,
+        "versions": {name: version(name) for name in ("jax", "jaxlib", "numpy")},
+        "requirements": _digest((HERE / "requirements.txt").read_bytes()),
+        "allocator": {
+            name: value
+            for name, value in sorted(os.environ.items())
+            if name.startswith(("MALLOC_", "GLIBC_TUNABLES"))
+        },
+        "machine": _machine(),
+    }
+
+
+def _machine() -> str:
+    return f"{platform.machine()}, {os.cpu_count()} cores"
 
 
 def main(_: list[str]) -> None:
@@ -180,7 +208,7 @@ def main(_: list[str]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     file, rounds = folder / "results.json", 2 if _QUICK.value else _ROUNDS.value
     results = json.loads(file.read_text()) if file.is_file() else {"parts": {}}
-    stamp = {"code": _code(), "rounds": rounds, "quick": _QUICK.value}
+    stamp = _stamp(rounds, _QUICK.value)
     asked = parts(_QUICK.value)
     threads_asked = {int(n) for n in _THREADS.value}
     with tempfile.TemporaryDirectory() as scratch:
@@ -203,9 +231,8 @@ def main(_: list[str]) -> None:
                     known = [k for k in known if k not in own] + [more | li for li in lines]
                     order = {p.name: i for i, p in enumerate(part.pairs)}
                     known.sort(key=lambda k: (k["threads"] != 1, order.get(k["pair"], len(order))))
-                    about = {"title": part.title, "text": part.text, "against": part.against}
-                    results["parts"][name] = about | {"lines": known}
-                    results["machine"] = f"{platform.machine()}, {os.cpu_count()} cores"
+                    results["parts"][name] = {"lines": known}
+                    results["machine"] = _machine()
                     results["parts"] = {
                         k: results["parts"][k] for k in asked if k in results["parts"]
                     }

@@ -1,4 +1,4 @@
-"""Writes docs/performance.md from what the benchmarks measured.
+"""Writes docs/performance.md and benchmarks/results.md from what the benchmarks measured.
 
 python docs/make_performance.py
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
@@ -31,10 +32,11 @@ REST = """
   gradient of a kernel of several taps along the first axis. What all taps see lies side by side in
   one array that stays from plane to plane; only the newest plane is written to it, which saves most
   of the copies that padding, shifting and concatenating made.
-* *Gradient of a kernel*: in 2-D a convolution with the batch as channels, the wider of image and
-  slope as its outputs; between narrow layers, which would miss the fast kernels, one product an
-  image as above. In 3-D one product a plane, or, where planes have few pixels, and where there is
-  one tap along the first axis, the same as in 2-D per tap.
+* *Gradient of a kernel*: in 2-D a convolution of the layer's input with the slope of its output,
+  the batch as channels. Where the slope has at most 16 channels and the input more, the two change
+  places, for the fast kernels; where neither has more, and the input more than one, it is one
+  product an image as above. In 3-D one product a plane, or, where planes have few pixels, and where
+  there is one tap along the first axis, the same as in 2-D per tap.
 * *Instance norm and leaky ReLU*: one function whose gradient is formed from the input and two
   numbers per channel. The variance is that of the centred values: a single pass over sums of
   squares loses the digits of bright images, and XLA makes a pass of its own for each sum anyway.
@@ -50,12 +52,17 @@ everywhere: a checkpoint of one formulation loads in the other.
 """
 
 
-def main() -> None:
-    results = json.loads((ROOT / "benchmarks/results.json").read_text())
+def page(results: dict[str, Any]) -> str:
+    """performance.md."""
     made = "Made by `docs/make_performance.py` from `benchmarks/results.json`, which `make bench` "
     made += f"writes; the numbers are of one machine: {results['machine']}.\n\n"
-    page = f"# Speed\n\n{made}{render.HEAD}{render.sections(results)}{REST}"
-    (ROOT / "docs/performance.md").write_text(page)
+    return f"# Speed\n\n{made}{render.HEAD}{render.sections(results)}{REST}"
+
+
+def main() -> None:
+    results = json.loads((ROOT / "benchmarks/results.json").read_text())
+    (ROOT / "docs/performance.md").write_text(page(results))
+    (ROOT / "benchmarks/results.md").write_text(render.page(results))
 
 
 if __name__ == "__main__":

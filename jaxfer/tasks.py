@@ -196,6 +196,16 @@ def classes_of(
     Returns:
         0 for background, 1 … for the RoI's classes in order, 255 where ignored.
     """
+    if labels.size > 1 and labels.min() >= 0 and labels.max() < labels.size:
+        # As a rule few values stand in many voxels: each is looked for once.
+        return _searched(np.arange(int(labels.max()) + 1), roi, ignore)[labels]
+    return _searched(labels, roi, ignore)
+
+
+def _searched(
+    labels: Integer[np.ndarray, ...], roi: RoI, ignore: tuple[int, ...]
+) -> UInt8[np.ndarray, ...]:
+    """Class indices, every label looked for among the values of each group."""
     classes = np.zeros(labels.shape, np.uint8)
     for index, (_, values) in enumerate(roi.classes, start=1):
         classes[np.isin(labels, values)] = index

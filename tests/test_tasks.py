@@ -135,6 +135,19 @@ def test_classes_are_those_of_the_groups(labels: np.ndarray, known: set[int], ig
         assert found == expected
 
 
+@pytest.mark.parametrize("kind", [np.uint8, np.int16, np.int32, np.int64])
+@pytest.mark.parametrize("largest", [6, 250])
+def test_the_classes_of_many_voxels_are_those_of_each_alone(kind: type, largest: int) -> None:
+    """A table of the values makes the former, a search for each voxel's value the latter."""
+    drawn = np.random.default_rng(0).integers(0, min(largest, np.iinfo(kind).max), (8, 9, 10))
+    labels, groups = drawn.astype(kind), (("a", (1, 5)), ("b", (2, 249)), ("c", (300,)))
+    found = classes_of(labels, RoI("r", groups), (4, 1000))
+    alone = [classes_of(v.reshape(1), RoI("r", groups), (4, 1000))[0] for v in labels.ravel()]
+    np.testing.assert_array_equal(found.ravel(), alone)
+    assert found.shape == labels.shape
+    assert found.dtype == np.uint8
+
+
 def test_ignored_values_win_over_groups() -> None:
     labels = np.array([0, 1, 2, IGNORE], np.uint8)
     np.testing.assert_array_equal(
