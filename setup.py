@@ -37,6 +37,8 @@ setup(
         "jinja2>=3.1",
     ],
     extras_require={
+        "cuda": ["jax[cuda13]"],
+        "tpu": ["jax[tpu]"],
         "test": [
             "pytest>=8.3",
             "pytest-xdist>=3.6",

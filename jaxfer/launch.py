@@ -8,6 +8,7 @@ import threading
 import traceback
 from collections.abc import Sequence
 from functools import partial
+from logging import WARNING, getLogger
 from pathlib import Path
 from typing import NoReturn
 
@@ -23,7 +24,7 @@ from jaxfer.memory import keep_freed_memory
 from jaxfer.stages import run_stages, shared
 from jaxfer.stages.interrupt import Interruption
 from jaxfer.stages.report import show_tables
-from jaxfer.stages.run import open_run
+from jaxfer.stages.run import devices, open_run
 from jaxfer.stages.training import slabs_fit
 from jaxfer.stages.trouble import LostProcess, in_words
 
@@ -117,6 +118,8 @@ def launch(console: Console) -> None:
     if not flags.FLAGS["verbosity"].present:
         # Libraries inform of much, and print the tracebacks of errors that they also raise.
         logging.set_verbosity(logging.FATAL)
+        # But for jax's word on a GPU or TPU that it cannot use, with how to find out why.
+        getLogger("jax._src.xla_bridge").setLevel(WARNING)
     config = _config()
     validate(config)
     _remember_compilations(config.run.compilation_cache)
@@ -136,6 +139,7 @@ def launch(console: Console) -> None:
         interruption.listening(),
         open_run(config, workdir, console, command, interruption, shared=shared(config)) as run,
     ):
+        run.say(f"{'devices':9} {devices()}")
         run_stages(run, config.stages)
         if hosts.leads():
             show_tables(run)

@@ -177,7 +177,7 @@ BAD = {
     "risk.gain": [-0.5],
     "risk.base": [1.0, 0.0],
     "risk.clip": [0.0],
-    "finetune.methods": [(), ("scratch", "magic")],
+    "finetune.methods": [(), ("scratch", "magic"), ("plain", "plain")],
     "finetune.path": [
         ("best",),
         ("mine/all/t1/lesion",),

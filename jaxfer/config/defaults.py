@@ -131,7 +131,7 @@ def default_config() -> ConfigDict:
     c.risk.samples = 1000  # voxels of each side in the transport plan of 'otce'
     c.risk.balanced = False  # P(y|z) as if every class had the same share of the voxels
     c.risk.stride = 4  # pixels; side of the positional map's cells in each axial slice
-    c.risk.smoothing = 1.0  # pixels of prior that the positional table gets per class pair
+    c.risk.smoothing = 1.0  # pixels of prior that each source class gets in the positional table
     c.risk.border = 0  # pixels from a border of labels where the risk is limited to the median's
     c.risk.blur = 0.0  # pixels; standard deviation of the smoothing of the risk
     c.risk.normalise = "none"  # 'none', 'minmax', 'mean1' or 'rank', per image

@@ -134,6 +134,7 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
         "one seed or more, distinct, 0 … 2³¹ − 1",
     ),
     "study.repeats": (lambda v: 1 <= v <= 1000, "1 … 1000"),
+    "finetune.methods": (_distinct, "each method once"),
     "finetune.region": (lambda v: v in _REGIONS, ", ".join(_REGIONS)),
     "finetune.rim": (_positive, "at least 1"),
     "finetune.denominator": (lambda v: v in _DENOMINATORS, ", ".join(_DENOMINATORS)),

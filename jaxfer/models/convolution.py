@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from jaxfer.models.plane_products import convolve_planes, kernel_gradient, pad
+from jaxfer.models.plane_products import convolve_planes, kernel_gradient, of_sums, pad
 from jaxfer.models.slabs import with_neighbours
 
 IMPLEMENTATIONS = ("auto", "native", "shifted")
@@ -43,8 +43,8 @@ def convolve(
         x: images with two or three spatial axes.
         kernel: as many spatial axes, each of an odd length.
         implementation: 'native' is XLA's, 'shifted' sums of what is fast on a CPU; 'auto' takes
-            'shifted' on CPUs. They differ by the rounding of float32 sums. 'shifted' has no
-            forward-mode derivative.
+            'shifted' on CPUs. They differ by the rounding of float32 sums, and of what is stored of
+            them where x is of bfloat16. 'shifted' has no forward-mode derivative.
         bordered: x brings along what lies beyond its edges on the first spatial axis, as far as the
             kernel reaches; the output is shorter by that.
 
@@ -68,12 +68,19 @@ def convolve(
     return form(x, kernel, bordered)
 
 
-def _native(x: Array, kernel: Array, bordered: bool) -> Array:
+def _native(x: Array, kernel: Array, bordered: bool, dtype: Any = None) -> Array:
     letters = "XYZ"[: x.ndim - 2]
     layout = (f"N{letters}C", f"{letters}IO", f"N{letters}C")
     edges = [(k // 2, k // 2) for k in kernel.shape[:-2]]
     edges[0] = (0, 0) if bordered else edges[0]
-    return lax.conv_general_dilated(x, kernel, (1,) * len(letters), edges, dimension_numbers=layout)
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        (1,) * len(letters),
+        edges,
+        dimension_numbers=layout,
+        preferred_element_type=dtype,
+    )
 
 
 def _fold(x: Array) -> Array:
@@ -86,13 +93,13 @@ def _border(x: Array, taps: int) -> Array:
     return pad(x, 1, taps // 2, taps // 2)
 
 
-def _plane(x: Array, kernel: Array, bordered: bool = False) -> Array:
+def _plane(x: Array, kernel: Array, bordered: bool = False, dtype: Any = None) -> Array:
     """A 2-D convolution; between narrow layers with an output of zeros, for the fast kernels."""
     *_, inputs, outputs = kernel.shape
     if max(inputs, outputs) > _NARROW:
-        return _native(x, kernel, bordered)
+        return _native(x, kernel, bordered, dtype)
     widened = pad(kernel, 3, 0, _NARROW + 1 - outputs)
-    return _native(x, widened, bordered)[..., :outputs]
+    return _native(x, widened, bordered, dtype)[..., :outputs]
 
 
 def _forward(x: Array, kernel: Array, bordered: bool) -> Array:
@@ -109,8 +116,8 @@ def _forward(x: Array, kernel: Array, bordered: bool) -> Array:
     # Plane by plane: what the taps of a plane share stays in the cache.
     def plane(number: Array) -> Array:
         window = _planes_around(padded, number, depth, taps)
-        parts = [_plane(window[t : t + 1], kernel[t]) for t in range(taps)]
-        return sum(parts[1:], parts[0])
+        parts = [_plane(window[t : t + 1], kernel[t], dtype=of_sums(x)) for t in range(taps)]
+        return sum(parts[1:], parts[0]).astype(x.dtype)
 
     return lax.map(plane, jnp.arange(batch * depth)).reshape(batch, depth, *x.shape[2:-1], -1)
 

@@ -93,7 +93,7 @@ def kernel_gradient(
         total += jnp.roll(found.reshape(total.shape), number, 1)
         return (total, (left, right)), None
 
-    total = jnp.zeros((columns * inputs, taps, rows * outputs), _of_sums(x))
+    total = jnp.zeros((columns * inputs, taps, rows * outputs), of_sums(x))
     left = jnp.zeros((height, width, columns * inputs), x.dtype)
     right = jnp.zeros((height, width, taps * rows * outputs), x.dtype)
     (total, _), _ = lax.scan(step, (total, (left, right)), jnp.arange(batch * x.shape[1]))
@@ -106,13 +106,13 @@ def pad(x: Array, axis: int, before: int, after: int) -> Array:
     return jnp.pad(x, [(before, after) if a == axis else (0, 0) for a in range(x.ndim)])
 
 
-def _of_sums(x: Array) -> jnp.dtype:
+def of_sums(x: Array) -> jnp.dtype:
     """Sums over planes and rows have float32's digits at least."""
     return jnp.promote_types(x.dtype, jnp.float32)
 
 
 def _product(a: Float[Array, "n k"], b: Float[Array, "k m"]) -> Float[Array, "n m"]:
-    return jnp.matmul(a, b, preferred_element_type=_of_sums(a))
+    return jnp.matmul(a, b, preferred_element_type=of_sums(a))
 
 
 def _plane(x: Float[Array, "b d h w c"], number: Int[Array, ""]) -> Float[Array, "h w c"]:

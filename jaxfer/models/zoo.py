@@ -216,8 +216,13 @@ def read_card(folder: Path) -> dict[str, Any] | None:
     return card
 
 
-def load_source(folder: Path) -> Source:
-    """A source model from its folder alone."""
+def load_source(folder: Path, *, conv_impl: str = "auto", precision: str = "auto") -> Source:
+    """A source model from its folder alone.
+
+    Args:
+        folder: of this model.
+        conv_impl, precision: of ``UNet``; how a network is computed is not in its card.
+    """
     card = read_card(folder)
     if card is None:
         raise UserError(
@@ -230,6 +235,8 @@ def load_source(folder: Path) -> Source:
         widths=tuple(card["widths"]),
         strides=_strides(card),
         kernels=_kernels(card),
+        conv_impl=conv_impl,
+        precision=precision,
         deep_supervision=card.get("deep_supervision", False),
     )
     params = load_params(folder / "checkpoint", model, tuple(card["patch"]))

@@ -8,11 +8,11 @@ from pathlib import Path
 from jaxfer import hosts
 from jaxfer.config import fingerprint
 from jaxfer.errors import UserError
-from jaxfer.models.zoo import Source, load_source, read_card
+from jaxfer.models.zoo import Source, read_card
 from jaxfer.stages.prepare import Prepared
 from jaxfer.stages.pretrain import only_here, source_mark, train_source
 from jaxfer.stages.run import Run, read_json
-from jaxfer.stages.training import show_step
+from jaxfer.stages.training import show_step, source_at
 from jaxfer.tasks import Task
 
 
@@ -80,7 +80,7 @@ def train_along(run: Run, prepared: Prepared, path: tuple[Task, ...]) -> Source:
                 mend="another path, or the data",
             )
     (folder, _), *others = _steps(run, prepared, path)
-    source = load_source(folder)
+    source = source_at(run, folder)
     for stops, (folder, mark) in enumerate(others, start=2):
         task = path[stops - 1]
         with only_here(run, folder, wait=True):
@@ -100,5 +100,5 @@ def train_along(run: Run, prepared: Prepared, path: tuple[Task, ...]) -> Source:
                         path=path[:stops],
                     )
         hosts.wait_for_all(f"trained on {task.name}")
-        source = load_source(folder)
+        source = source_at(run, folder)
     return source

@@ -135,6 +135,11 @@ def versions() -> dict[str, str]:
     return found
 
 
+def devices() -> str:
+    """What a run computes on, of all its processes."""
+    return f"{jax.default_backend()} × {jax.device_count()}"
+
+
 def commit(root: Path = Path(__file__).parents[2]) -> str:
     """Of the code, "-dirty" if files differ from it; '' unless it runs from a checkout."""
     if not (root / ".git").exists():
@@ -222,7 +227,7 @@ def _write_records(run: Run, command: str) -> None:
                 "command": command,
                 "versions": versions(),
                 "commit": commit(),
-                "devices": f"{jax.default_backend()} × {jax.device_count()}",
+                "devices": devices(),
                 "processes": jax.process_count(),
             },
         )

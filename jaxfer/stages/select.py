@@ -17,7 +17,7 @@ from jaxfer.data.sampler import TaskCase
 from jaxfer.errors import Problem, raise_problems
 from jaxfer.metrics import label_entropy
 from jaxfer.models.levels import Levels, network_strides
-from jaxfer.models.zoo import Source, load_source, read_card
+from jaxfer.models.zoo import Source, read_card
 from jaxfer.selection.aggregate import AGGREGATE, Aggregate
 from jaxfer.selection.draw import Sampling
 from jaxfer.selection.foreign import Foreign, SourceModel, read_foreign
@@ -47,6 +47,7 @@ from jaxfer.stages.paths import write_paths
 from jaxfer.stages.prepare import Prepared
 from jaxfer.stages.risk import write_instance_maps
 from jaxfer.stages.run import Run, write_json
+from jaxfer.stages.training import source_at
 from jaxfer.tasks import Task
 from jaxfer.train.predict import tiles
 
@@ -80,7 +81,7 @@ def _shelf(run: Run, prepared: Prepared, cases: list[TaskCase]) -> dict[Task, So
         task = Task.parse(name)
         if task.name in prepared.unavailable and read_card(run.shelf / task.slug) is None:
             continue
-        shelf[task] = load_source(run.shelf / task.slug)
+        shelf[task] = source_at(run, run.shelf / task.slug)
     foreign, problems = _foreign(run, prepared, cases)
     for task, source in shelf.items():
         folder, known = run.shelf / task.slug, source.layers

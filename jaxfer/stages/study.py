@@ -16,7 +16,7 @@ import jax
 from jaxfer.config import fingerprint, plain, validate
 from jaxfer.errors import Interrupted, UserError
 from jaxfer.evaluation import CaseResult
-from jaxfer.models.zoo import Source, load_source
+from jaxfer.models.zoo import Source
 from jaxfer.stages.evaluate import measured, measures_table, predicted_classes
 from jaxfer.stages.finetune import finetune_one, finetuning_mark, mark_of_others
 from jaxfer.stages.lock import Busy, locked
@@ -26,6 +26,7 @@ from jaxfer.stages.risk import mean_spread
 from jaxfer.stages.run import Run, open_run, read_json, write_json, write_text
 from jaxfer.stages.study_scores import write_scores
 from jaxfer.stages.study_tables import CELL_RECORD, cell_folder, group_folder, write_tables
+from jaxfer.stages.training import source_at
 from jaxfer.study.cells import Cell, Group, cells_of, grid, groups
 from jaxfer.study.settings import group_config, settings_mark
 from jaxfer.tasks import Task
@@ -94,7 +95,7 @@ def _readied(study: Run, group: Group, run_stages: RunStages) -> _Ready:
         run_stages(run, ("pretrain", "select"))
         prepared = Prepared.read(run)
         sources = {
-            task: load_source(run.shelf / task.slug)
+            task: source_at(run, run.shelf / task.slug)
             for task in map(Task.parse, config.sources)
             if task.name not in prepared.unavailable
         }

@@ -23,7 +23,7 @@ from jaxfer.metrics import dice
 from jaxfer.models.levels import kernel_sides, network_strides
 from jaxfer.models.slabs import divides_into
 from jaxfer.models.unet import UNet
-from jaxfer.models.zoo import Source
+from jaxfer.models.zoo import Source, load_source
 from jaxfer.stages.run import Run, versions
 from jaxfer.tasks import IGNORE
 from jaxfer.train.checkpoints import Checkpoints
@@ -53,6 +53,12 @@ def network(config: ConfigDict, num_classes: int) -> UNet:
         remat=settings.remat,
         deep_supervision=settings.deep_supervision,
     )
+
+
+def source_at(run: Run, folder: Path) -> Source:
+    """A source model from its folder, its network computed as the run's own are."""
+    settings = run.config.model
+    return load_source(folder, conv_impl=settings.conv_impl, precision=settings.precision)
 
 
 def slabs_fit(config: ConfigDict, devices: int) -> bool:

@@ -1,10 +1,12 @@
 """Risk maps of the metrics that see features: −log of the true class's posterior, pixel by pixel.
 
-Each fits what its metric fits, to the statistics of the training cases' features, and asks it of
-every pixel how surely it knows the label:
+Each fits what its metric fits, ``gbc`` with covariances of another form, to the statistics of the
+training cases' features, and asks it of every pixel how surely it knows the label:
 
 * ``lda``: Gaussian classes of one shrunk covariance. The LDA score is the mean of the posterior.
-* ``gbc``: Gaussian classes of a diagonal covariance each, those whose overlap GBC measures.
+* ``gbc``: Gaussian classes of a diagonal covariance each, in the features as they are. The metric
+  projects more than 64 features on principal components, and unless told otherwise takes a
+  spherical covariance for each class.
 * ``logme``: the predictive distributions N(μ_c, s_c²) of its Bayesian linear models, one for each
   class against the rest. Among the labels that say "this class and no other", the density of that
   of class c is larger than that of no class by exp((2 μ_c − 1) / (2 s_c²)): the posterior is the

@@ -88,9 +88,14 @@ def test_gradients_are_those_of_the_definition(image, kernel):
 
 
 @pytest.mark.usefixtures("size")
-def test_bfloat16_sums_have_float32s_digits():
+@pytest.mark.parametrize(
+    ("image", "kernel"),
+    [((2, 300, 4, 3, 2), (3, 3, 3, 2, 5)), ((1, 6, 5, 4, 20), (5, 3, 3, 20, 18))],
+    ids=["narrow", "wide"],
+)
+def test_bfloat16_sums_have_float32s_digits(image, kernel):
     """Of many planes, and volumes: only what is stored is rounded, by half of 2⁻⁷ at most."""
-    x, k, slope = draw((2, 300, 4, 3, 2), (3, 3, 3, 2, 5), (2, 300, 4, 3, 5))
+    x, k, slope = draw(image, kernel, (*image[:-1], kernel[-1]))
     rounded = [jnp.asarray(1 + abs(values), jnp.bfloat16) for values in (x, k, slope)]
 
     def forms(dtype):

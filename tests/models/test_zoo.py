@@ -70,6 +70,11 @@ def test_a_copied_folder_is_all_that_is_needed(folder, params):
     ]
 
 
+def test_how_a_network_is_computed_is_for_the_caller_to_say(folder):
+    how = {"conv_impl": "native", "precision": "bfloat16"}
+    assert load_source(folder, **how).model == load_source(folder).model.clone(**how)
+
+
 def test_a_network_in_3_d_comes_back_with_its_strides(tmp_path):
     model = UNet(3, (2, 3), strides=((2, 2, 1),), kernels=((3, 3, 1), (3, 3, 3)))
     shapes = jax.eval_shape(partial(initial_params, model, (8, 12, 3), 0))

@@ -19,7 +19,8 @@ from jaxfer.config import chosen_scores, validate
 from jaxfer.errors import UserError
 from jaxfer.report.files import read_run
 from jaxfer.stages import select
-from jaxfer.stages.finetune import chosen_source
+from jaxfer.stages.finetune import chosen_source, starting_source
+from jaxfer.stages.prepare import Prepared
 from jaxfer.stages.run import Run
 
 
@@ -36,6 +37,24 @@ def again(demo: Path, tmp_path: Path) -> Callable[..., Run]:
         return Run(config, workdir, Console(quiet=True))
 
     return run
+
+
+def _leep(run: Run) -> dict[str, float]:
+    record = json.loads((run.workdir / "select" / "selection.json").read_text())
+    return {row["source"]: row["scores"]["leep"] for row in record["sources"]}
+
+
+def test_sources_are_computed_in_the_runs_precision(again: Callable[..., Run]) -> None:
+    run = again()
+    wide = _leep(run)
+    run.config.model.precision, run.config.model.conv_impl = "bfloat16", "native"
+    select.run(run)
+    narrow = _leep(run)
+    for source, leep in wide.items():
+        assert narrow[source] != leep
+        assert narrow[source] == pytest.approx(leep, rel=0.05)
+    model = starting_source(run, Prepared.read(run)).model
+    assert (model.precision, model.conv_impl) == ("bfloat16", "native")
 
 
 def test_layers_and_samples_stand_in_the_files(again: Callable[..., Run]) -> None:

@@ -7,6 +7,7 @@ import itertools
 import json
 import math
 import shutil
+from functools import partial
 
 import jax
 import numpy as np
@@ -15,11 +16,12 @@ import pytest
 from jaxfer.data.augment import Augmentation
 from jaxfer.errors import Interrupted, UserError
 from jaxfer.models.unet import UNet
+from jaxfer.train import loop
 from jaxfer.train.checkpoints import Checkpoints
 from jaxfer.train.loop import Fade, Upkeep, Validation, fit, initial_params
 from jaxfer.train.predict import forward
 from jaxfer.train.schedule import Schedule
-from jaxfer.train.step import Loss
+from jaxfer.train.step import Loss, pmap_step
 
 SIDE = 8
 MODEL = UNet(num_classes=2, widths=(3,))
@@ -97,6 +99,41 @@ def test_learns_one_image_by_heart_and_records_the_way(params, image, tmp_path):
     )
     jax.tree.map(np.testing.assert_array_equal, params, kept)
     assert all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(found))
+
+
+class Watched:
+    """A number on a device, that can be had in the loop's one way, which is noted."""
+
+    def __init__(self, value, note):
+        self.value, self.note = value, note
+
+    def addressable_data(self, index):
+        self.note()
+        return self.value.addressable_data(index)
+
+
+@pytest.mark.parametrize("saved", [False, True])
+def test_numbers_are_fetched_for_records_and_checkpoints_alone(
+    params, image, tmp_path, monkeypatch, saved
+):
+    fetched = set()
+
+    def watched_step(**settings):
+        step, numbers = pmap_step(**settings), itertools.count(1)
+
+        def watched(state, batch):
+            state, metrics = step(state, batch)
+            note = partial(fetched.add, next(numbers))
+            return state, {name: Watched(value, note) for name, value in metrics.items()}
+
+        return watched
+
+    monkeypatch.setattr(loop, "pmap_step", watched_step)
+    schedule = dataclasses.replace(SCHEDULE, steps=8)
+    kept = {"checkpoints": Checkpoints(tmp_path / "steps", 2, "a"), "checkpoint_every": 5}
+    changes = {"schedule": schedule, "log_every": 3} | (kept if saved else {})
+    train(params, batches(image, 8), tmp_path / "log", **changes)
+    assert fetched == {3, 6, 8} | ({5} if saved else set())
 
 
 def test_a_batch_that_does_not_divide_is_shared_by_slabs(params, image, tmp_path):

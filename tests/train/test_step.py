@@ -112,6 +112,18 @@ def apart(a, b):
     return max(jax.tree.leaves(jax.tree.map(lambda x, y: np.abs(x - y).max(), a, b)))
 
 
+@pytest.mark.parametrize("devices", [1, 4])
+def test_a_step_takes_the_memory_of_the_state_before(params, batch, devices):
+    step = pmap_step(model=MODEL, schedule=SCHEDULE, loss=LOSS, augmentation=None, devices=devices)
+    opt_state = SCHEDULE.optimizer().init(params)
+    own = TrainState(jnp.zeros((), jnp.int32), params, opt_state, jax.random.key(3))
+    before = replicate(own, devices)
+    after, _ = step(before, shard(batch, devices))
+    for given in (before.params, before.opt_state):
+        assert all(leaf.is_deleted() for leaf in jax.tree.leaves(given))
+    assert not any(leaf.is_deleted() for leaf in jax.tree.leaves((own, after)))
+
+
 @pytest.mark.parametrize(
     ("augmentation", "shared"), [(None, (2, 4)), (AUGMENTATION, (4,))], ids=["plain", "augmented"]
 )
