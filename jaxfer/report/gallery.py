@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
+from scipy.ndimage import binary_erosion
 
 from jaxfer.report import figures, numbers, tables
 from jaxfer.report.records import Evaluation, TestCase
@@ -134,19 +135,25 @@ def training_galleries(
     galleries = []
     for kind in ("instance", "positional"):
         files = {case: kinds[kind] for case, kinds in maps.items() if kind in kinds}
-        galleries.append(_of_training(f"{kind.capitalize()} map", files, ("risk", "nats")))
+        galleries.append(_of_training(f"{kind.capitalize()} map", files))
     for methods, made in weights.items():
-        galleries.append(_of_training(f"Weights of {methods}", made, ("weight", "")))
+        galleries.append(_of_training(f"Weights of {methods}", made, weights=True))
     return tuple(found for found in galleries if found.rows)
 
 
-def _of_training(title: str, files: Mapping[str, Path], measures: tuple[str, str]) -> Gallery:
-    """One map of the first training cases; without a row if there is none."""
+def _of_training(title: str, files: Mapping[str, Path], *, weights: bool = False) -> Gallery:
+    """One map of the first training cases; without a row if there is none.
+
+    Args:
+        weights: they are 0 where nothing is trained, which says nothing of the scale; nor does the
+            edge, where the way to the scan's grid has mixed both.
+    """
     cases = list(files)[:SHOWN_TRAINING_CASES]
     if not cases:
         return Gallery(())
     cuts = [_telling_slice(files[case]) for case in cases]
-    scale = map_scale([cut for cut, _, _ in cuts], measures)
+    told = [np.where(binary_erosion(c > 0), c, np.nan) if weights else c for c, _, _ in cuts]
+    scale = map_scale(told, ("weight", "") if weights else ("risk", "nats"))
     pictures = tuple(
         Picture(
             figures.risk_picture(cut, (), limits=(scale.low, scale.high), aspect=aspect),

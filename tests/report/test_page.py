@@ -12,12 +12,13 @@ import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 from PIL import Image
 
 from jaxfer.errors import UserError
-from jaxfer.report.gallery import map_scale
+from jaxfer.report.gallery import map_scale, training_galleries
 from jaxfer.report.page import write_report
 
 VOID = {"meta", "img", "wbr", "br"}
@@ -294,6 +295,20 @@ def test_one_extreme_weight_does_not_darken_the_map() -> None:
     assert scale.low == 1
     assert 2.9 < scale.high < 3.1
     assert scale.clipped
+
+
+def test_where_nothing_is_trained_says_nothing_of_the_scale(tmp_path: Path) -> None:
+    weights = np.zeros((12, 12, 3), np.float32)
+    weights[2:10, 2:10, 1] = np.linspace(0.9, 1.2, 64).reshape(8, 8)
+    weights[2, 2:10, 1] = 0.4  # half of it is from outside
+    file = tmp_path / "case_weights.nii.gz"
+    nib.Nifti1Image(weights, np.eye(4)).to_filename(file)
+    (found,) = training_galleries({}, {"weighted": {"case": file}})
+    assert found.scale is not None
+    assert 0.9 <= found.scale.low < found.scale.high <= 1.2
+    assert found.scale.measures == ("weight", "")
+    assert found.rows[0].title == "Weights of weighted"
+    assert training_galleries({}, {}) == ()
 
 
 @pytest.mark.parametrize("risk", [np.ones((4, 4)), np.full((4, 4), np.nan)])
