@@ -177,7 +177,7 @@ def test_interval_of_many_is_the_normal_one():
     assert found == pytest.approx((values.mean() - half, values.mean() + half), abs=0.06 * half)
 
 
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(seed=st.integers(0, 2**32 - 1), n=st.integers(2, 12), shift=st.floats(-5, 5))
 def test_interval_moves_with_the_values_and_stays_between_them(seed, n, shift):
     values = np.random.default_rng(seed).standard_normal(n)

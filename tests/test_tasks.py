@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
@@ -42,7 +42,6 @@ def dataset() -> Dataset:
     )
 
 
-@settings(deadline=None)
 @given(st.tuples(PARTS, PARTS, PARTS, PARTS))
 def test_a_task_is_its_name(parts: tuple[str, str, str, str]) -> None:
     task = Task.parse("/".join(parts))
@@ -115,7 +114,6 @@ def test_an_unknown_site_or_modality_lists_the_known_ones(
     assert part in caught.value.mend
 
 
-@settings(deadline=None)
 @given(
     arrays.arrays(np.int32, (3, 4), elements=st.integers(-1, 300)),
     st.sets(st.integers(-1, 300), max_size=30),

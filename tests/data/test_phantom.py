@@ -146,7 +146,7 @@ def test_halving_keeps_a_constant_up_to_the_brains_border_and_removes_what_would
 
 
 @given(spacing=st.floats(1.5, 9), seed=st.integers(0, 99))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_splines_reproduce_a_plane(spacing: float, seed: int):
     shape = (9, 14, 11)
     slope = np.random.default_rng(seed).normal(size=3).astype(np.float32)

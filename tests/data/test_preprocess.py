@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from scipy import ndimage
@@ -350,7 +350,6 @@ def test_splines_are_closer_to_smooth_images_than_lines() -> None:
     assert errors["spline"] < errors["linear"] / 3
 
 
-@settings(deadline=None)
 @given(
     arrays.arrays(np.float32, st.integers(1, 400), elements=st.floats(-100, 100, width=32)),
     st.floats(0, 100),
@@ -384,7 +383,6 @@ def test_outside_of_the_crop_is_filled() -> None:
     np.testing.assert_array_equal(restored, expected)
 
 
-@settings(deadline=None)
 @given(
     arrays.arrays(bool, arrays.array_shapes(min_dims=3, max_dims=3, max_side=6)),
     st.integers(0, 3),

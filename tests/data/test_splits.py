@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxfer.data.splits import kept_split, source_split, target_split, written_split
@@ -34,7 +34,6 @@ def subjects(ids: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(i.split("-")[0] for i in ids))
 
 
-@settings(deadline=None)
 @given(visits, seeds, st.data())
 def test_target_splits_are_by_subject_and_complete(
     visits: list[int], seed: int, data: st.DataObject
@@ -54,7 +53,6 @@ def test_target_splits_are_by_subject_and_complete(
         assert sorted(split["train"] + split["test"]) == sorted(c.id for c in cases)
 
 
-@settings(deadline=None)
 @given(visits, seeds, st.randoms(use_true_random=False))
 def test_target_splits_depend_on_the_seed_and_the_subjects_alone(
     visits: list[int], seed: int, random: object
@@ -67,7 +65,6 @@ def test_target_splits_depend_on_the_seed_and_the_subjects_alone(
         assert subjects(again[part]) == subjects(first[part])
 
 
-@settings(deadline=None)
 @given(visits, seeds)
 def test_more_shots_keep_the_earlier_ones(visits: list[int], seed: int) -> None:
     cases = cases_of(visits)
@@ -78,7 +75,6 @@ def test_more_shots_keep_the_earlier_ones(visits: list[int], seed: int) -> None:
         trained = split["train"]
 
 
-@settings(deadline=None)
 @given(visits, seeds, st.data())
 def test_shots_do_not_change_who_is_tested_as_long_as_enough_are_left(
     visits: list[int], seed: int, data: st.DataObject
@@ -94,7 +90,6 @@ def test_shots_do_not_change_who_is_tested_as_long_as_enough_are_left(
             assert split["test"] == few["test"][: len(split["test"])]
 
 
-@settings(deadline=None)
 @given(seeds, st.integers(0, 3), st.sampled_from([0, 4]), st.sampled_from([0, 3]))
 def test_validation_subjects_are_in_no_other_part_and_shots_do_not_move_them(
     seed: int, subset: int, tested: int, folds: int
@@ -141,7 +136,6 @@ def test_somebody_must_be_left_to_test_on(number: int, shots: int) -> None:
     assert "--config.data.train_subjects" in caught.value.mend
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.integers(1, 3), min_size=1, max_size=12),
     seeds,
@@ -163,7 +157,6 @@ def test_source_splits_train_and_hold_out_whole_subjects(
     assert split == source_split(cases, seed=seed, validation_fraction=fraction)
 
 
-@settings(deadline=None)
 @given(visits, seeds, st.data())
 def test_every_subject_is_tested_on_in_one_fold(
     visits: list[int], seed: int, data: st.DataObject
@@ -190,7 +183,6 @@ def test_every_subject_is_tested_on_in_one_fold(
     assert sorted(tested) == sorted({c.subject for c in cases})
 
 
-@settings(deadline=None)
 @given(visits, seeds, st.integers(0, 2**31 - 1), st.data())
 def test_subsets_nest_for_every_seed_of_theirs(
     visits: list[int], seed: int, subset: int, data: st.DataObject

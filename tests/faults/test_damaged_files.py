@@ -32,7 +32,6 @@ from tests.launching import ROOT, Launch
 
 FUZZ = settings(
     derandomize=True,
-    deadline=None,
     max_examples=60,
     database=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],

@@ -41,7 +41,7 @@ def test_what_may_be_unknown_counts_neither_for_nor_against():
 
 
 @given(st.integers(2, 7), st.integers(1, 4), st.integers(0, 10_000))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_against_scipy(sources, number, seed):
     rng = np.random.default_rng(seed)
     scores = rng.integers(0, 4, (5, number, sources)).astype(float)

@@ -41,7 +41,7 @@ def of(name, scores, truth):
 
 
 @pytest.mark.parametrize("name", CORRELATIONS)
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(seed=st.integers(0, 2**32 - 1), levels=st.sampled_from([2, 4, 1000]))
 def test_is_scipys_with_ties_and_missing_scores(name, seed, levels):
     rng = np.random.default_rng(seed)
@@ -106,7 +106,7 @@ def test_any_scale(name, scale):
 
 
 @pytest.mark.parametrize("name", sorted(MEASURES))
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_the_order_of_the_sources_is_of_no_consequence(name, seed):
     rng = np.random.default_rng(seed)
@@ -139,7 +139,7 @@ def expected_best(scores, truth, k):
     return np.mean([max(truth[i] for i in order[:k]) for order in orders])
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 2**32 - 1), k=st.integers(1, 7))
 def test_the_best_of_the_first_is_the_mean_over_all_tie_breaks(seed, k):
     rng = np.random.default_rng(seed)

@@ -72,7 +72,7 @@ def test_a_source_that_ignores_the_image_scores_minus_the_label_entropy(draw):
     assert float(label_entropy(np.array([40, 80, 0]))) == pytest.approx(entropy, rel=1e-6)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     seed=st.integers(0, 2**32 - 1),
     sharpness=st.floats(0, 60),

@@ -27,7 +27,7 @@ def strata(group, places):
     return np.unique(3 * group.subjects[places] + group.labels[places], return_counts=True)
 
 
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(seed=st.integers(0, 1000))
 def test_strata_share_a_sample_as_far_as_they_go(seed):
     group = pixels(seed)

@@ -30,7 +30,7 @@ def oracle(a, b, spacing):
     return max(np.percentile(distances.min(1), 95), np.percentile(distances.min(0), 95))
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     seed=st.integers(0, 2**32 - 1),
     shares=st.tuples(st.floats(0.02, 1), st.floats(0.02, 1)),
@@ -60,7 +60,7 @@ def test_hd95_ignores_a_twentieth_of_the_boundary():
     assert hd95(a, b, (1, 1, 1)) == 0
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 2**32 - 1), share=st.floats(0.1, 0.9))
 def test_dice_is_twice_the_overlap_over_both(seed, share):
     a, b = np.random.default_rng(seed).random((2, 4, 4, 4)) < share

@@ -59,7 +59,7 @@ def trained():
     return model, jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 8, 8, 1)))["params"]
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(size=st.integers(1, 300), patch=st.integers(1, 96), overlap=st.floats(0, 0.95))
 def test_tiles_along_an_axis_cover_it_and_stay_inside(size, patch, overlap):
     found = starts(size, patch, overlap)

@@ -104,7 +104,7 @@ def test_the_mean_of_the_instance_map_is_minus_leep():
     )
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     seed=st.integers(0, 2**32 - 1),
     images=st.integers(1, 5),
@@ -259,7 +259,7 @@ def test_normalised_by_hand(how, expected):
         assert not found[~VALID].any()
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 2**32 - 1), size=st.integers(1, 60))
 def test_ranks_are_mid_ranks(seed, size):
     values = np.random.default_rng(seed).integers(0, 8, size).astype(np.float32)
