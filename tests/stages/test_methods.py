@@ -29,6 +29,7 @@ from tests.launching import Launch
 METHODS = (
     *("scratch", "plain", "linear_probe", "l2_sp"),
     *("weighted_other", "plain_where_all", "plain_where_shuffled"),
+    *("plain_softened", "risk_sampled"),
 )
 SETTINGS = (
     "--config=configs/demo.py:tiny",
@@ -73,6 +74,15 @@ def test_every_method_is_trained_and_validated(finished: Path) -> None:
     assert not chosen_by & {*target["train"], *target["test"]}
 
 
+def test_every_use_of_a_map_trains_another_network(finished: Path) -> None:
+    model, found = UNet(num_classes=2, widths=(4, 8)), {}
+    for method in METHODS:
+        folder = finished / "finetune" / method / "seed0" / "checkpoint"
+        params = load_params(folder, model, (32, 32))
+        found[method] = b"".join(np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(params))
+    assert len(set(found.values())) == len(METHODS)
+
+
 def test_a_linear_probe_keeps_the_sources_leaves(finished: Path) -> None:
     summary = _json(finished / "finetune" / "summary.json")
     model = UNet(num_classes=2, widths=(4, 8))
@@ -95,6 +105,8 @@ def test_the_maps_are_what_their_methods_ask_for(finished: Path) -> None:
         "all_sources-where",
         "other_source",
         "where-shuffled",
+        "normalise=none-amplify=exp-gain=-1.0-clip=1.0",
+        "normalise=none-amplify=identity",
     }
     (own,) = (folder / "configured").iterdir()
     other = np.load(folder / "other_source" / own.name)
@@ -193,7 +205,7 @@ def test_a_setting_of_one_method_leaves_the_others_fresh(finished: Path, launch:
         "--config.finetune.l2_sp=0.5",
     )
     assert again.returncode == 0, again.stderr[-3000:]
-    assert "2 of 14 fine-tunings done now" in again.stdout
+    assert "2 of 18 fine-tunings done now" in again.stdout
 
 
 def test_validation_subjects_must_be_asked_for(launch: Launch, tmp_path: Path) -> None:
