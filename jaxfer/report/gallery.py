@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
-from scipy.ndimage import binary_erosion
 
 from jaxfer.report import figures, numbers, tables
 from jaxfer.report.records import Evaluation, TestCase
@@ -142,35 +142,45 @@ def training_galleries(
 
 
 def _of_training(title: str, files: Mapping[str, Path], *, weights: bool = False) -> Gallery:
-    """One map of the first training cases; without a row if there is none.
-
-    Args:
-        weights: they are 0 where nothing is trained, which says nothing of the scale; nor does the
-            edge, where the way to the scan's grid has mixed both.
-    """
+    """One map of the first training cases; without a row if there is none."""
     cases = list(files)[:SHOWN_TRAINING_CASES]
     if not cases:
         return Gallery(())
-    cuts = [_telling_slice(files[case]) for case in cases]
-    told = [np.where(binary_erosion(c > 0), c, np.nan) if weights else c for c, _, _ in cuts]
-    scale = map_scale(told, ("weight", "") if weights else ("risk", "nats"))
+    cuts = [_telling_slice(files[case], weights=weights) for case in cases]
+    scale = map_scale([cut.known for cut in cuts], ("weight", "") if weights else ("risk", "nats"))
     pictures = tuple(
         Picture(
-            figures.risk_picture(cut, (), limits=(scale.low, scale.high), aspect=aspect),
-            f"{case}, slice {index + 1}",
+            figures.risk_picture(cut.values, (), limits=(scale.low, scale.high), aspect=cut.aspect),
+            f"{case}, slice {cut.place + 1}",
         )
-        for case, (cut, aspect, index) in zip(cases, cuts, strict=True)
+        for case, cut in zip(cases, cuts, strict=True)
     )
     remark = f"{len(cases)} of {len(files)} training cases"
     return Gallery((PictureRow(title, remark, pictures),), scale=scale)
 
 
-def _telling_slice(path: Path) -> tuple[Float[np.ndarray, "row column"], float, int]:
-    """The slice where the map departs most from its median, its aspect and its index."""
+class _Slice(NamedTuple):
+    """A slice of a map as it is shown; `known` is NaN where it says nothing."""
+
+    values: Float[np.ndarray, "row column"]
+    known: Float[np.ndarray, "row column"]
+    aspect: float
+    place: int
+
+
+def _telling_slice(path: Path, *, weights: bool) -> _Slice:
+    """The slice where the map departs most from its median.
+
+    Args:
+        weights: they are 0 where nothing is trained, which says nothing.
+    """
     volume = read_volume(path)
     values = volume.values.astype(np.float64)
-    index = fullest_slice(np.abs(values - np.median(values)))
-    return shown(values, index), volume.aspect, index
+    known = values
+    if weights and (values > 0).any():
+        known = np.where(values > 0, values, np.nan)
+    place = fullest_slice(np.nan_to_num(np.abs(known - np.nanmedian(known))))
+    return _Slice(shown(values, place), shown(known, place), volume.aspect, place)
 
 
 def map_scale(

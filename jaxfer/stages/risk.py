@@ -319,12 +319,15 @@ def _file_of(folder: Path, case: TaskCase) -> Path:
 def export_weights(
     prepared: Prepared, target: Task, cases: Sequence[TaskCase], folder: Path
 ) -> None:
-    """Writes the weights that one use of a map makes as NIfTI beside them, to be looked at."""
+    """Writes the weights that one use of a map makes as NIfTI beside them, to be looked at: 0
+    where nothing is trained, and where the way to the scan's grid would mix in some of that."""
     for case in cases:
-        file = _file_of(folder, case)
-        volume = restore(read_array(file), case.stored.geometry, 0.0)
+        file, geometry = _file_of(folder, case), case.stored.geometry
+        trained = restore((case.classes() != IGNORE).astype(np.float32), geometry, 0.0)
+        weights = restore(read_array(file), geometry, 0.0)
         reference = prepared.files(target, case.stored.id)[0].path
-        write_like(file.with_suffix(".nii.gz"), volume, reference)
+        whole = np.where(trained > 1.0 - 1e-3, weights, 0.0).astype(np.float32)
+        write_like(file.with_suffix(".nii.gz"), whole, reference)
 
 
 def mean_spread(cases: Sequence[TaskCase], folder: Path) -> float:

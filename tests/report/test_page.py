@@ -298,14 +298,15 @@ def test_one_extreme_weight_does_not_darken_the_map() -> None:
 
 
 def test_where_nothing_is_trained_says_nothing_of_the_scale(tmp_path: Path) -> None:
-    weights = np.zeros((12, 12, 3), np.float32)
-    weights[2:10, 2:10, 1] = np.linspace(0.9, 1.2, 64).reshape(8, 8)
-    weights[2, 2:10, 1] = 0.4  # half of it is from outside
+    weights = np.zeros((12, 12, 7), np.float32)
+    weights[2:10, 2:10, 2:5] = 1.0
+    weights[2:10, 2:10, 3] = np.linspace(0.9, 1.2, 64).reshape(8, 8)
     file = tmp_path / "case_weights.nii.gz"
     nib.Nifti1Image(weights, np.eye(4)).to_filename(file)
     (found,) = training_galleries({}, {"weighted": {"case": file}})
     assert found.scale is not None
-    assert 0.9 <= found.scale.low < found.scale.high <= 1.2
+    assert (found.scale.low, found.scale.high) == pytest.approx((0.9, 1.2), abs=0.01)
+    assert found.rows[0].pictures[0].caption == "case, slice 4"
     assert found.scale.measures == ("weight", "")
     assert found.rows[0].title == "Weights of weighted"
     assert training_galleries({}, {}) == ()

@@ -127,11 +127,12 @@ def test_what_a_method_makes_of_its_map_is_there_to_be_looked_at(demo: Path) -> 
         trained = np.load(file)
         values = shown.get_fdata()
         assert values.shape == risk.shape
-        # Outside of the field of view that is trained on there is nothing.
+        # Outside of the field of view that is trained on there is nothing, nor on its edge.
+        inside = values[values > 0]
         per_voxel = np.prod(spacing) / np.prod(shown.header.get_zooms())
-        mass = per_voxel * trained.sum(dtype=np.float64)
-        assert values.sum() == pytest.approx(mass, rel=1e-4)
-        assert trained.mean() < values.max() <= trained.max()
+        assert 0.8 < inside.size / (per_voxel * trained.size) < 1
+        assert inside.mean() == pytest.approx(trained.mean(), abs=1e-3)
+        assert trained.min() <= inside.min() < inside.max() <= trained.max()
 
 
 def test_every_method_had_the_same_budget(demo: Path) -> None:
