@@ -120,7 +120,8 @@ def _more_with_few(
     found: Methods, some: Collection[int], many: Collection[int]
 ) -> dict[str, Table]:
     first, second = (found.differences("weighted", PUBLISHED, n) for n in (some, many))
-    return {target: first[target] - second[target] for target in first.keys() & second.keys()}
+    # In their own order, by which the draws are made.
+    return {target: first[target] - second[target] for target in first if target in second}
 
 
 def transfers(found: Methods, method: str, *, draws: int) -> dict[tuple[str, str], PairedGain]:

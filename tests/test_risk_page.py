@@ -346,3 +346,15 @@ def test_each_target_is_told_of(maker: ModuleType, tmp_path: Path) -> None:
     first, second = (float(c.split("(")[0].replace("−", "-")) for c in row.split("|")[2:-1])
     assert abs(first) < 1
     assert second == pytest.approx(-10, abs=1)
+
+
+def test_the_page_is_what_its_tables_make(maker: ModuleType, tmp_path: Path) -> None:
+    kept = ROOT / "docs" / "results"
+    maker.main(tmp_path, **{name: [kept] for name in ("results", "settings", "three_d")})
+    for name in ("risk.md", "risk_results.csv", "risk_three_d.csv", "risk_studies.json"):
+        assert (tmp_path / name).read_bytes() == (kept / name).read_bytes()
+
+
+def test_targets_are_drawn_in_their_own_order(maker: ModuleType, tmp_path: Path) -> None:
+    found = methods_in(maker, world(tmp_path / "w", EFFECTS))
+    assert [*maker._more_with_few(found, (3,), (10,))] == [*found.sources]
