@@ -20,7 +20,7 @@ import pytest
 from tests.faults.running import ARGUMENTS, FIRST, STARTED, last_step, parameters, start
 from tests.launching import ROOT, environment
 
-ALL = ("--config.finetune.methods=('weighted',)", "--config.finetune.steps=20")
+ALL = ("--config.finetune.steps=20",)
 WEIGHTED = Path("finetune/weighted/seed0")
 
 
