@@ -319,9 +319,9 @@ def _risk_maps(folder: Path) -> dict[str, dict[str, Path]]:
 def _weights(workdir: Path, finetuning: Finetuning) -> dict[str, dict[str, Path]]:
     """What the methods made of a map: methods → case → file; those that made the same, once."""
     found: dict[str, dict[str, Path]] = {}
-    folders = {method: about.get("weights") for method, about in finetuning.methods.items()}
-    for folder in dict.fromkeys(name for name in folders.values() if name):
-        files = sorted((workdir / str(folder)).glob("*_weights.nii.gz"))
+    folders = {m: str(about.get("weights") or "") for m, about in finetuning.methods.items()}
+    for folder in dict.fromkeys(filter(None, folders.values())):
+        files = sorted((workdir / folder).glob("*_weights.nii.gz"))
         if files:
             methods = ", ".join(method for method, own in folders.items() if own == folder)
             found[methods] = {file.name.removesuffix("_weights.nii.gz"): file for file in files}

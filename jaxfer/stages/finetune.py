@@ -232,8 +232,8 @@ def _risk_maps(
             run.say(f"  no positional risk map: {risk['positional_missing_because']}")
         uses = [m.risk for m in methods if m.risk is not None]
         made = _weights(run, prepared, source, cases, uses, run.workdir / "risk")
+        target = Task.parse(run.config.target)
         for name in made:
-            target = Task.parse(run.config.target)
             export_weights(prepared, target, cases, run.workdir / "risk" / name)
         found = [{name: [str(f) for f in files] for name, files in made.items()}, risk]
     files, risk = hosts.of_leader(found)
@@ -250,6 +250,11 @@ def _initial(run: Run, method: Method, source: str) -> str:
         return "random"
     share = perturbed(run, method)
     return f"{source}, {share:g} of it random" if share else source
+
+
+def _where_weights_are(method: Method) -> dict[str, str]:
+    """The folder, in the workdir, of what a method makes of its map; nothing if it heeds none."""
+    return {"weights": f"risk/{method.risk.name}"} if method.risk else {}
 
 
 def _is_done(run: Run, name: str, seed: int, mark: str) -> bool:
@@ -310,11 +315,7 @@ def run(run: Run) -> str:
                         "is": recipe.method.words,
                         "initial": _initial(run, recipe.method, came_by),
                         "loss": recipe.words,
-                        **(
-                            {"weights": f"risk/{recipe.method.risk.name}"}
-                            if recipe.method.risk
-                            else {}
-                        ),
+                        **_where_weights_are(recipe.method),
                         "class_weights": list(recipe.minimised.class_weights),
                         "scale": recipe.minimised.scale,
                     }

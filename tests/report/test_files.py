@@ -179,3 +179,13 @@ def test_the_images_distance_is_read_and_shown(fake_run) -> None:
     assert "standardised histograms" in page
     assert "0.100 to 0.300" in page
     assert "by modality, then" not in page
+
+
+@pytest.mark.parametrize("folder", [["risk/configured"], 7, {"a": 1}, "../elsewhere", ""])
+def test_a_folder_of_weights_that_is_none_is_no_picture(fake_run, folder) -> None:
+    workdir = fake_run.all().workdir
+    file = workdir / "finetune/summary.json"
+    record = json.loads(file.read_text())
+    record["methods"]["weighted"]["weights"] = folder
+    file.write_text(json.dumps(record))
+    assert read_run(workdir).weights == {}
