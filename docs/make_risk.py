@@ -8,7 +8,7 @@ named is taken; fine-tunings of a target with other settings than its last ones 
 ``variants`` are of the same study with more methods on fewer subsets or shots, ``three_d`` of a
 part of it with networks in 3-D, ``settings`` of other subjects with other learning rates and
 perturbations. The tables are written beside the page, so that every number can be recomputed.
-What counts as a finding is fixed in this file, in jaxfer/study/gains.py and in
+What counts as a finding is fixed in docs/risk_claims.py, in jaxfer/study/gains.py and in
 jaxfer/metrics/claims.py: the claims of "Transfer Risk Map" (arXiv 2502.02340), and the controls
 that tell what of a map does the work.
 """
@@ -18,138 +18,42 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from page_parts import number, span, table
+from risk_claims import (
+    BASE,
+    CONTROLS,
+    LATER,
+    PUBLISHED,
+    SEED,
+    TELLING,
+    USES,
+    claims,
+    controlled,
+    gain_of,
+    telling,
+    transfers,
+    uses,
+    winners,
+)
 from risk_settings import settings_section
 from risk_studies import Studies, joined, of_last_settings, read_studies, write_table
 from risk_tables import Methods, methods_of
 
-from jaxfer.study.gains import PairedGain, Table, paired_gain
+from jaxfer.study.gains import PairedGain, paired_gain
 from jaxfer.train.methods import METHODS
 
 RESULTS = Path(__file__).parent / "results"
-FEW = 5
-"""Few shots are as many subjects, or fewer."""
-SEED = 0
-TELLING = 0.1
-"""Spread of a map's weights within a class from which on the map says where the risk lies."""
 MARGIN = 0.01
 """Dice that a transfer may lose, by its interval, and still be called harmless."""
 
 OTHERS = {"variants": "Other uses of the map", "three_d": "In 3-D"}
 """The studies beside the first, by name, with their section's title."""
-
-BASE, PUBLISHED = "plain", "plain_ce"
-CONTROLS = {
-    "weighted": "weighted_shuffled",
-    "weighted_positional": "weighted_positional_shuffled",
-    "plain_where": "plain_where_shuffled",
-    "plain_where_all": "plain_where_all_shuffled",
-    "plain_where_lda": "plain_where_lda_shuffled",
-    "plain_where_nats": "plain_where_nats_shuffled",
-    "plain_where_trusted": "plain_where_trusted_shuffled",
-    "plain_where_logme": "plain_where_logme_shuffled",
-    "plain_softened": "plain_softened_shuffled",
-    "risk_sampled": "risk_sampled_shuffled",
-    "risk_sampled_lda": "risk_sampled_lda_shuffled",
-}
-"""Uses of a map, each with the same map shuffled within class: what is left is *where*."""
-
-
-USES = ("weighted", "plain_where")
-"""The uses of a map that the claims are about: the paper's, and that of a run by default."""
-LATER = "plain_where"
-"""The one of them that the claims were told of once they were known of the other."""
-
-
-def uses(found: Methods) -> tuple[str, ...]:
-    """Those of ``USES`` that were tried."""
-    return tuple(m for m in USES if m in found.methods)
-
-
-def few(found: Methods) -> tuple[int, ...]:
-    """The numbers of shots that are few."""
-    return tuple(n for n in found.shots if n <= FEW)
-
-
-def _gain(
-    found: Methods, first: str, second: str, shots: Collection[int], draws: int
-) -> PairedGain:
-    differences = found.differences(first, second, shots)
-    return paired_gain(differences, found.sources, seed=SEED, draws=draws)
-
-
-def telling(found: Methods, method: str) -> dict[str, Table]:
-    """A method minus its control, of the pairs whose maps say where the risk lies."""
-    told = found.differences(method, CONTROLS[method], found.shots)
-    for target, own in told.items():
-        says = [found.spread(method, (target, s)) >= TELLING for s in found.sources[target]]
-        told[target] = np.where(np.array(says)[:, None, None], own, np.nan)
-    return told
-
-
-def claims(found: Methods, *, draws: int) -> dict[str, PairedGain]:
-    """The claims about a method against another, each above 0 if it is right."""
-
-    def gain(first: str, second: str, shots: Collection[int]) -> PairedGain:
-        return _gain(found, first, second, shots, draws)
-
-    told = {}
-    for use in uses(found):
-        told[f"(a) `{use}` − mean CE, few shots"] = gain(use, PUBLISHED, few(found))
-        told[f"(a) `{use}` − mean CE, all shots"] = gain(use, PUBLISHED, found.shots)
-    for use in uses(found):
-        told[f"(b) `{use}` − strong base, all shots"] = gain(use, BASE, found.shots)
-    for method, control in CONTROLS.items():
-        if method in found.methods and control in found.methods:
-            name = f"(c) `{method}` − itself shuffled within class"
-            told[name] = gain(method, control, found.shots)
-    many = tuple(n for n in found.shots if n not in few(found))
-    told["(d) gain of (a) `weighted` at few shots − at more"] = paired_gain(
-        _more_with_few(found, few(found), many), found.sources, seed=SEED, draws=draws
-    )
-    return told
-
-
-def _more_with_few(
-    found: Methods, some: Collection[int], many: Collection[int]
-) -> dict[str, Table]:
-    first, second = (found.differences("weighted", PUBLISHED, n) for n in (some, many))
-    # In their own order, by which the draws are made.
-    return {target: first[target] - second[target] for target in first if target in second}
-
-
-def transfers(found: Methods, method: str, *, draws: int) -> dict[tuple[str, str], PairedGain]:
-    """A method − from scratch, of every pair of source and target: NTG, below 0 where it hurts."""
-    gains = {}
-    for target, own in found.differences(method, "scratch", found.shots).items():
-        for source, values in zip(found.sources[target], own, strict=True):
-            alone = paired_gain({target: values[None]}, {target: (source,)}, seed=SEED, draws=draws)
-            if not math.isnan(alone.value):
-                gains[target, source] = alone
-    return gains
-
-
-def controlled(found: Methods) -> list[str]:
-    """The uses of a map that were tried beside themselves shuffled, and beside the base."""
-    return [m for m, control in CONTROLS.items() if {m, control, BASE} <= {*found.methods}]
-
-
-def winners(found: Methods, *, draws: int) -> list[str]:
-    """The uses of a map that lie above the strong base and above themselves shuffled."""
-    return [
-        method
-        for method in controlled(found)
-        if all(
-            _gain(found, method, other, found.shots, draws).verdict == "holds"
-            for other in (BASE, CONTROLS[method])
-        )
-    ]
 
 
 def _added(found: Methods) -> str:
@@ -272,10 +176,12 @@ def _methods_table(found: Methods, *, draws: int) -> str:
     rows = []
     for method in found.methods:
         dice = [number(_mean_dice(found, method, n), ".3f") for n in found.shots]
-        base = _gain(found, method, BASE, found.shots, draws)
+        base = gain_of(found, method, BASE, found.shots, draws)
         control = CONTROLS.get(method)
         alone = (
-            _gain(found, method, control, found.shots, draws) if control in found.methods else None
+            gain_of(found, method, control, found.shots, draws)
+            if control in found.methods
+            else None
         )
         rows.append(
             [
@@ -300,7 +206,7 @@ def _by_shots(found: Methods, *, draws: int) -> str:
             continue
         row = [f"`{first}` − `{second}`"]
         for n in found.shots:
-            gain = _gain(found, first, second, (n,), draws)
+            gain = gain_of(found, first, second, (n,), draws)
             row.append(_told(gain))
         rows.append(row)
     return table(["", *(f"{n} shots" for n in found.shots)], rows) + _of_some_targets(found)
@@ -324,16 +230,13 @@ def _where(found: Methods, *, draws: int) -> str:
     tried = controlled(found)
     if not tried:
         return ""
-    gains = {
-        m: _gain(found, m, CONTROLS[m], found.shots, draws).pairs for m in (LATER,) if m in tried
-    }
-    rows = []
+    rows, pairs_of = [], gain_of(found, LATER, CONTROLS[LATER], found.shots, draws).pairs
     for pair in [(t, s) for t, own in found.sources.items() for s in own]:
         spreads = [number(found.spread(m, pair), ".2f") for m in tried]
-        beside = [_points(own.get(pair, math.nan)) for own in gains.values()]
-        rows.append([*(f"`{name}`" for name in pair), *spreads, *beside])
+        beside = _points(pairs_of.get(pair, math.nan))
+        rows.append([*(f"`{name}`" for name in pair), *spreads, beside])
     head = ["target", "source", *(f"`{m}`" for m in tried)]
-    shown = table([*head, *(f"`{m}` − itself shuffled" for m in gains)], rows)
+    shown = table([*head, f"`{LATER}` − itself shuffled"], rows)
     restricted = []
     for method in tried:
         gain = paired_gain(telling(found, method), found.sources, seed=SEED, draws=draws)
